@@ -1,0 +1,1 @@
+"""Tasks as data: items with known truth, in pure Python."""
