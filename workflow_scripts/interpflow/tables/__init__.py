@@ -1,0 +1,1 @@
+"""Artifacts on disk: Parquet tables and JSON documents, whole or absent, with provenance."""
