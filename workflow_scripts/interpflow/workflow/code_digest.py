@@ -51,14 +51,38 @@ def _module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes(), filename=str(path))
-
-
-@cache
 def _file_digest(path: Path) -> str:
-    return hashlib.sha256(ast.dump(_without_docstrings(_tree(path))).encode()).hexdigest()[:16]
+    return _read(path.read_bytes())[0]
+
+
+def _imports(path: Path) -> tuple[Path, ...]:
+    _, absolute, relative = _read(path.read_bytes())
+    found = [file for name in absolute for file in _module_files(name)]
+    for level, module, names in relative:
+        package = path.relative_to(_LIBRARY_DIR).parts[:-level]
+        base = ".".join([*package, *([module] if module else [])])
+        for name in (base, *[f"{base}.{name}" for name in names]):
+            found += _module_files(name)
+    return tuple(found)
+
+
+@cache
+def _read(source: bytes) -> tuple[str, tuple[str, ...], tuple[tuple[int, str, tuple[str, ...]], ...]]:
+    """Digest and imports of a source text. Cached by the text, so that an edit is always seen."""
+    tree = ast.parse(source)
+    absolute: list[str] = []
+    relative: list[tuple[int, str, tuple[str, ...]]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            absolute += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = tuple(alias.name for alias in node.names)
+            if node.level:
+                relative.append((node.level, node.module or "", names))
+            else:
+                absolute += [node.module or "", *[f"{node.module}.{name}" for name in names]]
+    text = ast.dump(_without_docstrings(tree))
+    return hashlib.sha256(text.encode()).hexdigest()[:16], tuple(absolute), tuple(relative)
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
@@ -74,32 +98,10 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-@cache
-def _imports(path: Path) -> tuple[Path, ...]:
-    found: set[Path] = set()
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                found.update(_module_files(alias.name))
-        elif isinstance(node, ast.ImportFrom):
-            base = _absolute(path, node)
-            found.update(_module_files(base))
-            for alias in node.names:
-                found.update(_module_files(f"{base}.{alias.name}"))
-    return tuple(sorted(found))
-
-
-def _absolute(path: Path, node: ast.ImportFrom) -> str:
-    if not node.level:
-        return node.module or ""
-    package = path.relative_to(_LIBRARY_DIR).parts[: -node.level]
-    return ".".join([*package, *([node.module] if node.module else [])])
-
-
 def _module_files(name: str) -> list[Path]:
     """Files that importing a dotted name runs: the module and every package above it."""
     parts = name.split(".")
-    if not (_LIBRARY_DIR / parts[0]).exists():
+    if not parts[0] or not (_LIBRARY_DIR / parts[0]).exists():
         return []
     files = []
     for depth in range(1, len(parts) + 1):

@@ -159,9 +159,7 @@ def make_example(
     )
 
 
-def _latin(
-    design: FactorialDesign, index: int, category: str, length: int, count: int
-) -> int:
+def _latin(design: FactorialDesign, index: int, category: str, length: int, count: int) -> int:
     # A Latin square: no wording is tied to a category, a length or a count.
     replicate = index // len(design.cells())
     return (design.categories.index(category) + length + count + replicate) % len(
@@ -210,9 +208,9 @@ def _draw(
             :n
         ]
 
-    positions = sorted(
-        range(length), key=lambda i: (usage.positions[length][i], rng.random())
-    )[:count]
+    positions = sorted(range(length), key=lambda i: (usage.positions[length][i], rng.random()))[
+        :count
+    ]
     members = least_used(lexicon.members(category), count)
     distractors: list[str] = []
     order = sorted(fillers, key=lambda c: (usage.categories[c], rng.random()))

@@ -132,7 +132,9 @@ def _cells(kind: PairKind, design: PairDesign) -> list[_Cell]:
                 for c in (0, (length - k) // 2, length - k)
             ]
         else:
-            shapes += [(length, 0, c, d) for c in range(length) for d in (1, 2, 3) if c + d <= length]
+            shapes += [
+                (length, 0, c, d) for c in range(length) for d in (1, 2, 3) if c + d <= length
+            ]
     rng = random.Random(derived_seed(design.seed, "counting", kind, "shapes"))
     rng.shuffle(shapes)
     n_levels = len(design.categories) * len(design.template_ids)

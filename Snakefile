@@ -1,0 +1,47 @@
+# interpflow: takes language models apart. Reads and validates the config, includes the rules of
+# each stage, names the public targets. Settings: config.yaml. Start: `make run`, or
+# `snakemake --cores 2`.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+if not workflow.config_settings.configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/models.smk"
+include: "rules/generation.smk"
+include: "rules/validation.smk"
+include: "rules/inference.smk"
+include: "rules/benchmarking.smk"
+include: "rules/mediation.smk"
+include: "rules/report.smk"
+include: "rules/inspect.smk"
+
+
+localrules:
+    all,
+    counting,
+    report,
+    estimate,
+    why,
+    clean_tmp,
+
+
+rule all:
+    default_target: True
+    input:
+        PLAN.outputs("counting"),
+        PLAN.outputs("report"),
+
+
+rule counting:
+    input:
+        PLAN.outputs("counting"),
+
+
+rule report:
+    input:
+        PLAN.outputs("report"),

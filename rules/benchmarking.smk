@@ -1,0 +1,45 @@
+# Behaviour: scores with floors and intervals, the input gate, and models against each other.
+
+
+rule counting_benchmark:
+    input:
+        answers="results/counting/{model}/answers.parquet",
+    output:
+        estimates="results/counting/{model}/benchmark.parquet",
+        confusion="results/counting/{model}/confusion.parquet",
+        document="results/counting/{model}/benchmark.json",
+    log:
+        "logs/counting_benchmark/{model}.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        spec=parameter("spec", "counting_benchmark", by_model=True),
+        code=parameter("code", "counting_benchmark", by_model=True),
+        lib=parameter("lib", "counting_benchmark", by_model=True),
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    script:
+        "../workflow_scripts/counting_benchmark.py"
+
+
+rule counting_comparison:
+    input:
+        answers=a_model("answers.parquet"),
+    output:
+        estimates="results/counting/comparison.parquet",
+    log:
+        "logs/counting_comparison.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        spec=parameter("spec", "counting_comparison"),
+        code=parameter("code", "counting_comparison"),
+        lib=parameter("lib", "counting_comparison"),
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=20,
+    script:
+        "../workflow_scripts/counting_comparison.py"

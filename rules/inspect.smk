@@ -1,0 +1,41 @@
+# Targets that make no artifact: what a run will cost, why something would run
+# again, and the cleaning up of a killed run.
+
+
+rule estimate:
+    log:
+        "logs/estimate.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        spec=PLAN.inspection_parameter("spec", "estimate.py"),
+        code=PLAN.inspection_parameter("code", "estimate.py"),
+        lib=PLAN.inspection_parameter("lib", "estimate.py"),
+    script:
+        "../workflow_scripts/estimate.py"
+
+
+rule why:
+    log:
+        "logs/why.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        spec=PLAN.inspection_parameter("spec", "why.py"),
+        code=PLAN.inspection_parameter("code", "why.py"),
+        lib=PLAN.inspection_parameter("lib", "why.py"),
+    script:
+        "../workflow_scripts/why.py"
+
+
+rule clean_tmp:
+    log:
+        "logs/clean_tmp.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        spec=PLAN.inspection_parameter("spec", "clean_tmp.py"),
+        code=PLAN.inspection_parameter("code", "clean_tmp.py"),
+        lib=PLAN.inspection_parameter("lib", "clean_tmp.py"),
+    script:
+        "../workflow_scripts/clean_tmp.py"

@@ -1,0 +1,60 @@
+# Figures and the report page.
+
+
+rule counting_figures:
+    input:
+        examples="results/counting/examples.parquet",
+        answers="results/counting/{model}/answers.parquet",
+        benchmark="results/counting/{model}/benchmark.parquet",
+        confusion="results/counting/{model}/confusion.parquet",
+        map="results/counting/{model}/mediation.parquet",
+        slopes="results/counting/{model}/running_count.parquet",
+        probes="results/counting/{model}/probes.parquet",
+        verdict="results/counting/{model}/verdict.json",
+    output:
+        **{
+            figure: report(
+                f"results/counting/{{model}}/figures/{figure}.svg",
+                category="Counting",
+                subcategory="{model}",
+                labels={"figure": figure.replace("_", " ")},
+                caption=f"../docs/captions/{figure}.rst",
+            )
+            for figure in COUNTING_FIGURES
+        },
+    log:
+        "logs/counting_figures/{model}.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        spec=parameter("spec", "counting_figures", by_model=True),
+        code=parameter("code", "counting_figures", by_model=True),
+        lib=parameter("lib", "counting_figures", by_model=True),
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=20,
+    script:
+        "../workflow_scripts/counting_figures.py"
+
+
+rule report_page:
+    input:
+        summary="results/counting/summary.json" if COUNTING_MODELS else [],
+        figures=a_model(*[f"figures/{figure}.svg" for figure in COUNTING_FIGURES]),
+    output:
+        page="results/report/index.html",
+    log:
+        "logs/report_page.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        spec=parameter("spec", "report_page"),
+        code=parameter("code", "report_page"),
+        lib=parameter("lib", "report_page"),
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../workflow_scripts/report.py"

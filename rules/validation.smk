@@ -1,0 +1,25 @@
+# Checks of the data, by rules of their own. Nothing runs on data that failed a gate.
+
+
+rule counting_validation:
+    input:
+        examples="results/counting/examples.parquet",
+        pairs="results/counting/pairs.parquet",
+        lexicon=lexicon_files(SETTINGS),
+    output:
+        table="results/counting/validation.parquet",
+        document="results/counting/validation.json",
+    log:
+        "logs/counting_validation.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        spec=parameter("spec", "counting_validation"),
+        code=parameter("code", "counting_validation"),
+        lib=parameter("lib", "counting_validation"),
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=20,
+    script:
+        "../workflow_scripts/counting_validation.py"

@@ -1,0 +1,18 @@
+"""Score a model's answers: accuracy with floors, errors, calibration, and the input gate."""
+
+from interpflow.config.counting import CountingBenchmark
+from interpflow.studies.counting.benchmark import benchmark
+from interpflow.workflow.job import job
+
+with job(snakemake, __file__) as this:  # noqa: F821
+    benchmark(
+        this.spec["model"],
+        this.inputs["answers"],
+        CountingBenchmark.model_validate(this.spec["benchmark"]),
+        this.seed,
+        level=this.spec["level"],
+        estimates_path=this.outputs["estimates"],
+        confusion_path=this.outputs["confusion"],
+        document_path=this.outputs["document"],
+        provenance=this.provenance,
+    )

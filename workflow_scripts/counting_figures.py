@@ -1,0 +1,7 @@
+"""Draw the figures of one model of the counting study."""
+
+from interpflow.report.counting_figures import draw_figures
+from interpflow.workflow.job import job
+
+with job(snakemake, __file__) as this:  # noqa: F821
+    draw_figures(this.spec["model"], this.inputs, this.outputs)

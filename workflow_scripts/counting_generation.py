@@ -1,0 +1,17 @@
+"""Make the lists of the counting study and the pairs of its interventions."""
+
+from interpflow.config.counting import CountingData, CountingPairs
+from interpflow.studies.counting.generation import generate
+from interpflow.workflow.job import job
+
+with job(snakemake, __file__) as this:  # noqa: F821
+    generate(
+        CountingData.model_validate(this.spec["data"]),
+        CountingPairs.model_validate(this.spec["pairs"]),
+        this.seed,
+        lexicon_path=this.spec["lexicon"],
+        templates_path=this.spec["prompt_templates"],
+        examples_path=this.outputs["examples"],
+        pairs_path=this.outputs["pairs"],
+        provenance=this.provenance,
+    )

@@ -1,0 +1,23 @@
+"""Run a model once over the counting prompts: answers of every count, greedy text, activations."""
+
+from interpflow.config.base import Range
+from interpflow.config.counting import CountingBenchmark
+from interpflow.config.model import ModelSettings
+from interpflow.studies.counting.inference import run_inference
+from interpflow.workflow.job import job
+
+with job(snakemake, __file__) as this:  # noqa: F821
+    run_inference(
+        this.spec["model"],
+        ModelSettings.model_validate(this.spec["source"]),
+        this.inputs["examples"],
+        CountingBenchmark.model_validate(this.spec["benchmark"]),
+        probe_lengths=Range.model_validate(this.spec["probe_lengths"]),
+        probe_templates=this.spec["probe_templates"],
+        templates_path=this.spec["prompt_templates"],
+        device=this.device,
+        tokens_per_batch=this.tokens_per_batch,
+        answers_path=this.outputs["answers"],
+        activations_path=this.outputs["activations"],
+        provenance=this.provenance,
+    )

@@ -1,0 +1,20 @@
+"""Test whether the running count is used, whether it is decodable, and say the verdict."""
+
+from interpflow.config.counting import CountingMediation
+from interpflow.studies.counting.running_count import assess_running_count
+from interpflow.workflow.job import job
+
+with job(snakemake, __file__) as this:  # noqa: F821
+    assess_running_count(
+        this.spec["model"],
+        this.inputs["effects"],
+        this.inputs["gates"],
+        this.inputs["activations"],
+        this.inputs["examples"],
+        CountingMediation.model_validate(this.spec["mediation"]),
+        this.seed,
+        slopes_path=this.outputs["slopes"],
+        probes_path=this.outputs["probes"],
+        verdict_path=this.outputs["verdict"],
+        provenance=this.provenance,
+    )

@@ -1,0 +1,17 @@
+"""Check the counting data by rules of its own; stop the run where a gate fails."""
+
+from interpflow.config.counting import CountingValidation
+from interpflow.studies.counting.validation import validate
+from interpflow.workflow.job import job
+
+with job(snakemake, __file__) as this:  # noqa: F821
+    validate(
+        this.inputs["examples"],
+        this.inputs["pairs"],
+        CountingValidation.model_validate(this.spec["validation"]),
+        this.seed,
+        lexicon_path=this.spec["lexicon"],
+        table_path=this.outputs["table"],
+        document_path=this.outputs["document"],
+        provenance=this.provenance,
+    )

@@ -1,0 +1,98 @@
+"""Settings of the counting study."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from interpflow.config.base import Name, Range, Settings, Share
+
+
+class CountingData(Settings):
+    """The factorial design of lists: category × length × count."""
+
+    categories: list[str] | None = Field(None, description="names; null takes every category")
+    lengths: Range = Field(Range(min=3, max=15), description="words in a list")
+    counts: Range | None = Field(None, description="members in a list; null: 0 to the length")
+    replicates: int = Field(1, ge=1, description="lists per cell of the design")
+    templates: list[str] | None = Field(None, description="wording ids; null takes all")
+    crossed_templates: bool = Field(
+        False, description="true: every list in every wording; false: wordings in a Latin square"
+    )
+    max_similarity: Share = Field(0.8, description="largest Jaccard overlap of two lists")
+
+    @model_validator(mode="after")
+    def _possible(self) -> CountingData:
+        if self.lengths.min < 1:
+            raise ValueError("lengths: a list needs at least one word")
+        if self.counts and self.counts.min > self.lengths.max:
+            raise ValueError(
+                f"counts from {self.counts.min} cannot occur in lists of at most "
+                f"{self.lengths.max} words"
+            )
+        return self
+
+
+class CountingValidation(Settings):
+    """Gates on the data; the run stops with a table of what failed."""
+
+    max_invalid_share: Share = Field(0.0, description="share of wrongly labelled lists allowed")
+    max_duplicate_share: Share = Field(0.01, description="share of near-duplicate lists allowed")
+    duplicate_similarity: Share = Field(0.8, description="Jaccard above which lists are duplicates")
+    max_imbalance: Share = Field(0.05, description="total variation of each factor from flat")
+    max_association: Share = Field(0.1, description="Cramér's V of count with a nuisance factor")
+
+
+class CountingPairs(Settings):
+    """Pairs of lists for the interventions."""
+
+    n_minimal: int = Field(300, ge=8, description="minimal pairs per model (one word swapped)")
+    n_prefix: int = Field(300, ge=8, description="prefix pairs per model (running count differs)")
+    n_random: int = Field(0, ge=0, description="random pairs per model (the confounded original)")
+    lengths: Range = Field(Range(min=4, max=10), description="words in a list")
+    templates: list[str] = Field(["parentheses"], min_length=1, description="wording ids")
+    oversample: float = Field(
+        1.5, ge=1, le=10, description="pairs made per pair used; a tokenizer refuses some"
+    )
+    max_delta: int = Field(3, ge=1, le=6, description="largest difference of running counts")
+
+
+class CountingBenchmark(Settings):
+    """How answers are read and tested."""
+
+    max_new_tokens: int = Field(8, ge=1, le=256, description="length of the greedy answer")
+    n_permutations: int = Field(9999, ge=99, description="permutations per test")
+    gate_level: Share = Field(0.01, description="p-value below which answers depend on the input")
+    min_parse_rate: Share = Field(0.97, description="share of greedy answers that must parse")
+
+
+class CountingMediation(Settings):
+    """The interventions and their tests."""
+
+    components: list[Literal["resid_post", "attn_out", "mlp_out"]] = Field(
+        ["resid_post", "attn_out", "mlp_out"],
+        min_length=1,
+        description="parts of each layer that are patched over all positions",
+    )
+    heads: bool = Field(True, description="patch each attention head at the answer position")
+    n_permutations: int = Field(9999, ge=99, description="sign flips of the max-T test")
+    smallest_effect: float = Field(
+        0.1, gt=0, description="smallest slope or recovery of interest; smaller counts as none"
+    )
+    window: int = Field(3, ge=2, description="words patched together in the window test")
+    probe_controls: int = Field(20, ge=5, description="random word sets a probe must beat")
+    level: Share = Field(0.95, description="level of intervals")
+
+
+class CountingSettings(Settings):
+    """Counting study: can a model count, where, and does it hold a running count?"""
+
+    models: list[Name] | None = Field(None, description="names under `models`; null takes all")
+    lexicon: str | None = Field(None, description="directory of own word lists; null: built in")
+    prompt_templates: str | None = Field(None, description="own wordings (YAML); null: built in")
+    data: CountingData = CountingData()
+    validation: CountingValidation = CountingValidation()
+    benchmark: CountingBenchmark = CountingBenchmark()
+    pairs: CountingPairs = CountingPairs()
+    mediation: CountingMediation = CountingMediation()

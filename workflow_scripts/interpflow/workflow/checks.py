@@ -1,0 +1,48 @@
+"""Checks that need files but no computation: what the config names must exist and fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from interpflow.config.model import ModelSettings
+from interpflow.config.settings import Config
+from interpflow.errors import UserError
+from interpflow.models.acquire import ModelSource, check_source_files
+from interpflow.tasks.counting.design import check_design
+from interpflow.tasks.counting.lexicon import load_lexicon
+from interpflow.tasks.counting.prompts import load_templates
+from interpflow.tasks.counting.setup import factorial_design
+
+
+def model_source(name: str, settings: ModelSettings) -> ModelSource:
+    """The source of a named model, as the loading code takes it."""
+    kind = "hub" if settings.hub else "local" if settings.local else "reference"
+    return ModelSource(
+        name=name,
+        kind=kind,
+        location=settings.hub or settings.local or settings.reference or "",
+        revision=settings.revision,
+        dtype=settings.dtype,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def check_inputs(config: Config) -> None:
+    """Raise UserError for the first thing that cannot work, naming the key or file."""
+    for name, settings in config.models.items():
+        check_source_files(model_source(name, settings))
+    study = config.counting
+    if study is None:
+        return
+    lexicon = load_lexicon(Path(study.lexicon) if study.lexicon else None)
+    templates = load_templates(Path(study.prompt_templates) if study.prompt_templates else None)
+    known = [template.id for template in templates]
+    for key, ids in (("data", study.data.templates), ("pairs", study.pairs.templates)):
+        for template_id in ids or []:
+            if template_id not in known:
+                raise UserError(
+                    f"no prompt wording {template_id!r}",
+                    where=f"counting.{key}.templates",
+                    remedy=f"choose from: {', '.join(known)}",
+                )
+    check_design(factorial_design(study.data, config.seed, lexicon, templates), lexicon)

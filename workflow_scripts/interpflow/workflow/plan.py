@@ -1,0 +1,104 @@
+"""The plan of a run: each rule's parameters and outputs, and the files that rules depend on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from interpflow.config.settings import Config
+from interpflow.paths import RESOURCES_DIR
+from interpflow.workflow.stages import (
+    MODEL_PACKAGES,
+    Stage,
+    configured_stages,
+)
+
+BYTES_PER_MB = 1_000_000
+
+
+class Plan:
+    """All stages of a config, found by rule and model."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._stages = {
+            (stage.rule, stage.spec.get("model", "")): stage for stage in configured_stages(config)
+        }
+
+    def stages(self) -> list[Stage]:
+        return list(self._stages.values())
+
+    def parameter(self, name: str, rule: str, model: str = "") -> str:
+        """One parameter of a rule; empty when the rule's study is switched off."""
+        stage = self._stages.get((rule, model))
+        return stage.parameters[name] if stage else ""
+
+    def outputs(self, prefix: str) -> list[str]:
+        """Every artifact of the rules that start with `prefix`, and the models' manifests.
+
+        Asked for one by one, so that a deleted artifact is made again.
+        """
+        return [
+            output
+            for stage in self.stages()
+            if stage.rule.startswith((prefix, "model_manifest"))
+            for output in stage.outputs
+        ]
+
+    def weights_mb(self, model: str) -> int:
+        """Size of a model's weights on disk; 0 for a hub model not yet looked at."""
+        if model not in self.config.models:
+            return 0
+        paths = [Path(path) for path in model_files(self.config, model)]
+        sizes = [path.stat().st_size for path in paths if path.suffix == ".safetensors"]
+        return sum(sizes) // BYTES_PER_MB
+
+    def inspection_parameter(self, name: str, script: str) -> str:
+        """Parameter of a target that prints; it is given the whole config."""
+        spec = {"config": self.config.model_dump()}
+        return Stage(Path(script).stem, script, (), spec, ()).parameters[name]
+
+    def reference_parameter(self, name: str, model: str, seed: str) -> str:
+        spec = {"name": model, "seed": int(seed)}
+        stage = Stage("reference_model", "reference_model.py", (), spec, MODEL_PACKAGES)
+        return stage.parameters[name]
+
+    def reference_outputs(self) -> list[str]:
+        training = self.config.reference_models
+        return [
+            f"results/reference_models/{name}/seed{seed}"
+            for name in training.names
+            for seed in training.seeds
+        ]
+
+
+def lexicon_dir(config: Config) -> Path:
+    named = config.counting.lexicon if config.counting else None
+    return Path(named) if named else RESOURCES_DIR / "lexicon"
+
+
+def lexicon_files(config: Config) -> list[str]:
+    directory = lexicon_dir(config)
+    return sorted(str(path) for kind in ("*.csv", "*.txt") for path in directory.glob(kind))
+
+
+def templates_file(config: Config) -> str:
+    named = config.counting.prompt_templates if config.counting else None
+    return named or str(RESOURCES_DIR / "templates" / "counting.yaml")
+
+
+def model_files(config: Config, model: str) -> list[str]:
+    """Files a model's results depend on; a hub model is fixed by its revision instead."""
+    settings = config.models[model]
+    if settings.hub:
+        return []
+    directory = (
+        RESOURCES_DIR / "reference" / settings.reference
+        if settings.reference
+        else Path(settings.local or "")
+    )
+    return sorted(
+        str(path)
+        for kind in ("*.safetensors", "*.json", "*.model", "*.jinja", "*.py")
+        for path in directory.glob(kind)
+        if path.name != "training.json"
+    )

@@ -1,0 +1,184 @@
+"""Which stage writes which artifacts from which part of the config: the one table of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from interpflow.config.identity import canonical_json
+from interpflow.config.settings import Config
+from interpflow.paths import PROJECT_DIR
+from interpflow.tables.provenance import SCHEMA_VERSION, package_versions
+from interpflow.workflow.code_digest import code_digest
+
+SCRIPTS_DIR = PROJECT_DIR / "workflow_scripts"
+LIGHT_PACKAGES = ("numpy", "scipy", "statsmodels", "scikit-learn", "pyarrow")
+MODEL_PACKAGES = (*LIGHT_PACKAGES, "torch", "transformers", "tokenizers", "safetensors")
+FIGURE_PACKAGES = ("altair", "vl-convert-python", "pyarrow")
+COUNTING_FIGURES = (
+    "accuracy",
+    "confusion",
+    "responses",
+    "position_map",
+    "layer_importance",
+    "running_count",
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One rule for one set of wildcards. `spec` is all of the config that its results depend on."""
+
+    rule: str
+    script: str
+    outputs: tuple[str, ...]
+    spec: Mapping[str, Any]
+    packages: tuple[str, ...] = LIGHT_PACKAGES
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What Snakemake remembers of the job: when one of these changes, it runs again."""
+        return {
+            "spec": canonical_json({**self.spec, "schema_version": SCHEMA_VERSION}),
+            "code": _digest(self.script),
+            "lib": canonical_json(package_versions(self.packages)),
+        }
+
+
+@cache
+def _digest(script: str) -> str:
+    return code_digest(SCRIPTS_DIR / script)
+
+
+def configured_stages(config: Config) -> list[Stage]:
+    stages = [
+        Stage(
+            rule="model_manifest",
+            script="model_manifest.py",
+            outputs=(f"results/models/{name}/manifest.json",),
+            spec={"model": name, "source": settings.model_dump()},
+        )
+        for name, settings in config.models.items()
+    ]
+    return [*stages, *_counting_stages(config), *_report_stages(config)]
+
+
+def _report_stages(config: Config) -> list[Stage]:
+    return [
+        Stage(
+            rule="report_page",
+            script="report.py",
+            outputs=("results/report/index.html",),
+            spec={"models": config.counting_models()},
+            packages=("jinja2",),
+        )
+    ]
+
+
+def _counting_stages(config: Config) -> list[Stage]:
+    study = config.counting
+    if study is None:
+        return []
+    here = "results/counting"
+    data = {
+        "seed": config.seed,
+        "data": study.data.model_dump(),
+        "pairs": study.pairs.model_dump(),
+        "lexicon": study.lexicon,
+        "prompt_templates": study.prompt_templates,
+    }
+    stages = [
+        Stage(
+            rule="counting_generation",
+            script="counting_generation.py",
+            outputs=(f"{here}/examples.parquet", f"{here}/pairs.parquet"),
+            spec=data,
+        ),
+        Stage(
+            rule="counting_validation",
+            script="counting_validation.py",
+            outputs=(f"{here}/validation.parquet", f"{here}/validation.json"),
+            spec={**data, "validation": study.validation.model_dump()},
+        ),
+        Stage(
+            rule="counting_comparison",
+            script="counting_comparison.py",
+            outputs=(f"{here}/comparison.parquet",),
+            spec={"seed": config.seed, "models": config.counting_models()},
+        ),
+        Stage(
+            rule="counting_summary",
+            script="counting_summary.py",
+            outputs=(f"{here}/summary.json",),
+            spec={"seed": config.seed, "models": config.counting_models()},
+        ),
+    ]
+    for name in config.counting_models():
+        stages += _counting_model_stages(config, name, f"{here}/{name}")
+    return stages
+
+
+def _counting_model_stages(config: Config, name: str, here: str) -> list[Stage]:
+    study = config.counting
+    assert study is not None
+    source = config.models[name].model_dump()
+    common = {"model": name, "seed": config.seed}
+    own_files = {"lexicon": study.lexicon, "prompt_templates": study.prompt_templates}
+    return [
+        Stage(
+            rule="counting_inference",
+            script="counting_inference.py",
+            outputs=(f"{here}/answers.parquet", f"{here}/activations"),
+            spec={**common, **own_files, "source": source,
+                  "benchmark": study.benchmark.model_dump(),
+                  "probe_lengths": study.pairs.lengths.model_dump(),
+                  "probe_templates": study.pairs.templates},
+            packages=MODEL_PACKAGES,
+        ),
+        Stage(
+            rule="counting_benchmark",
+            script="counting_benchmark.py",
+            outputs=(
+                f"{here}/benchmark.parquet",
+                f"{here}/confusion.parquet",
+                f"{here}/benchmark.json",
+            ),
+            spec={**common, "benchmark": study.benchmark.model_dump(),
+                  "level": study.mediation.level},
+        ),
+        Stage(
+            rule="counting_mediation",
+            script="counting_mediation.py",
+            outputs=(f"{here}/pair_effects.parquet", f"{here}/gates.json"),
+            spec={**common, **own_files, "source": source, "pairs": study.pairs.model_dump(),
+                  "mediation": _intervention_settings(study.mediation.model_dump())},
+            packages=MODEL_PACKAGES,
+        ),
+        Stage(
+            rule="counting_effects",
+            script="counting_effects.py",
+            outputs=(f"{here}/mediation.parquet", f"{here}/effects.parquet"),
+            spec={**common, "mediation": study.mediation.model_dump()},
+        ),
+        Stage(
+            rule="counting_running_count",
+            script="counting_running_count.py",
+            outputs=(f"{here}/running_count.parquet", f"{here}/probes.parquet",
+                     f"{here}/verdict.json"),
+            spec={**common, "mediation": study.mediation.model_dump()},
+        ),
+        Stage(
+            rule="counting_figures",
+            script="counting_figures.py",
+            outputs=tuple(f"{here}/figures/{figure}.svg" for figure in COUNTING_FIGURES),
+            spec={"model": name},
+            packages=FIGURE_PACKAGES,
+        ),
+    ]  # fmt: skip
+
+
+def _intervention_settings(mediation: dict[str, Any]) -> dict[str, Any]:
+    # What the forward passes depend on; the statistics have a stage of their own.
+    return {key: mediation[key] for key in ("components", "heads", "window")}

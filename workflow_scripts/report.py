@@ -1,0 +1,7 @@
+"""Write the report page."""
+
+from interpflow.report.page import write_report
+from interpflow.workflow.job import job
+
+with job(snakemake, __file__) as this:  # noqa: F821
+    write_report(this.spec, this.inputs, this.outputs["page"], provenance=this.provenance)
