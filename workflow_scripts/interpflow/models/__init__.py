@@ -1,0 +1,1 @@
+"""Acquire, train, finetune, quantize and describe models."""

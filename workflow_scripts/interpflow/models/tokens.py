@@ -1,0 +1,204 @@
+"""Text to token ids and back to characters, with one rule for special tokens.
+
+The rule: a sequence begins with the special tokens that the tokenizer itself puts first (for
+most models one BOS, for some none), exactly once, and nothing is appended. A chat template that
+already spells the BOS does not get a second one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from interpflow.errors import UserError
+
+# Some templates print today's date (Llama 3.1 reads `date_string`, others call strftime_now),
+# which would change every prompt overnight. 26 July 2024 is Llama 3.1's own fallback date.
+TEMPLATE_DATE = datetime(2024, 7, 26)
+SENTINEL = "interpflow user text"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text as tokens: `ids[i]` covers the characters `offsets[i]` (half-open) of `text`;
+    the special tokens put in front cover (0, 0)."""
+
+    text: str
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Templated:
+    """The text a model reads; character i of the user's text is character `start + i` of `text`."""
+
+    text: str
+    start: int
+
+
+def special_prefix(tokenizer: Any) -> tuple[int, ...]:
+    """The special token ids that the tokenizer puts before a text: () or usually (BOS,)."""
+    _require_fast(tokenizer)
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a", add_special_tokens=True)["input_ids"]
+    for at in range(len(full) - len(bare) + 1):
+        if full[at : at + len(bare)] == bare:
+            return tuple(full[:at])
+    raise UserError(
+        "the tokenizer changes a text's tokens when it adds special tokens",
+        where=str(tokenizer.name_or_path),
+        remedy="use a tokenizer whose special tokens only stand before or after the text",
+    )
+
+
+def encode(tokenizer: Any, text: str) -> Encoded:
+    """Encode one text; see `encode_all`."""
+    return encode_all(tokenizer, [text])[0]
+
+
+def encode_all(tokenizer: Any, texts: Sequence[str]) -> list[Encoded]:
+    """Encode texts with the special tokens in front exactly once and none behind.
+
+    A text that spells these tokens itself (from a chat template) is left as it is.
+    Raises UserError for a tokenizer without character offsets.
+    """
+    if not texts:
+        return []
+    prefix = special_prefix(tokenizer)
+    batch = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+    encoded = []
+    for text, ids, offsets in zip(texts, batch["input_ids"], batch["offset_mapping"]):
+        missing = () if tuple(ids[: len(prefix)]) == prefix else prefix
+        spans = [(0, 0)] * len(missing) + [(int(start), int(end)) for start, end in offsets]
+        encoded.append(Encoded(text, (*missing, *ids), tuple(spans)))
+    return encoded
+
+
+def span_tokens(encoded: Encoded, char_spans: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Token positions that share a non-space character with each half-open character span.
+
+    A token with a leading space (" apple") belongs to "apple" only, and the bytes of one
+    character all belong to its word. Raises UserError for a span that no token covers.
+    """
+    found: list[list[int]] = []
+    for start, end in char_spans:
+        positions = [
+            index
+            for index, (token_start, token_end) in enumerate(encoded.offsets)
+            if encoded.text[max(start, token_start) : min(end, token_end)].strip()
+        ]
+        if not positions:
+            raise UserError(
+                f"no token covers the characters {start} to {end}, "
+                f"{encoded.text[start:end]!r}, of a prompt",
+                remedy="give spans of words inside the text that is encoded",
+            )
+        found.append(positions)
+    return found
+
+
+def apply_template(
+    tokenizer: Any, text: str, policy: Literal["auto", "never"] = "auto"
+) -> Templated:
+    """Wrap a user's text in the chat template, if there is one and the policy is "auto".
+
+    The result ends where the model's turn begins. Encoded by `encode` it has exactly one BOS for
+    every tokenizer that adds one. Dates in templates are fixed and a template's thinking mode is
+    off, so that a prompt is the same every day and its answer comes first.
+    Raises UserError when the template does not contain the user's text once and unchanged
+    (surrounding white space may be trimmed).
+    """
+    if policy == "never" or not getattr(tokenizer, "chat_template", None):
+        return Templated(text, 0)
+    frame = _rendered(tokenizer, SENTINEL)
+    rendered = _rendered(tokenizer, text)
+    head, *tail = frame.split(SENTINEL)
+    for kept in (text, text.strip()):
+        if len(tail) == 1 and rendered == head + kept + tail[0]:
+            trimmed = len(text) - len(text.lstrip()) if kept != text else 0
+            return Templated(rendered, len(head) - trimmed)
+    raise UserError(
+        "the chat template does not repeat the user's text once and unchanged",
+        where=str(tokenizer.name_or_path),
+        remedy="set the template policy of this model to 'never'",
+    )
+
+
+def joined_answers(tokenizer: Any, prompt: str, answers: Sequence[str]) -> list[list[int]]:
+    """Token ids of each answer as the continuation of the prompt; see `joined_answers_all`."""
+    return joined_answers_all(tokenizer, [prompt], answers)[0]
+
+
+def joined_answers_all(
+    tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
+) -> list[list[list[int]]]:
+    """Continuation ids [prompt][answer], each proven: ids(prompt) + ids(answer) is ids(both).
+
+    Raises UserError naming the first pair for which no such ids exist: an empty answer, or one
+    whose first characters merge with the end of the prompt into one token.
+    """
+    encoded = [item.ids for item in encode_all(tokenizer, prompts)]
+    joined = _ids(tokenizer, [prompt + answer for prompt in prompts for answer in answers])
+    prefix = special_prefix(tokenizer)
+    result: list[list[list[int]]] = []
+    for index, (prompt, ids) in enumerate(zip(prompts, encoded)):
+        continuations = []
+        for place, answer in enumerate(answers):
+            whole = joined[index * len(answers) + place]
+            if tuple(whole[: len(prefix)]) != prefix:
+                whole = [*prefix, *whole]
+            if tuple(whole[: len(ids)]) != ids or len(whole) == len(ids):
+                raise _not_a_continuation(tokenizer, prompt, answer)
+            continuations.append(list(whole[len(ids) :]))
+        result.append(continuations)
+    return result
+
+
+def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    # Offsets cost more than the ids themselves, and the joined texts outnumber the prompts.
+    backend: Callable | None = getattr(
+        getattr(tokenizer, "backend_tokenizer", None), "encode_batch_fast", None
+    )
+    if backend is None:
+        return tokenizer(texts, add_special_tokens=False)["input_ids"]
+    tokenizer("a", padding=False, truncation=False)  # leaves the backend without either
+    return [item.ids for item in backend(texts, add_special_tokens=False)]
+
+
+def _not_a_continuation(tokenizer: Any, prompt: str, answer: str) -> UserError:
+    shown = prompt if len(prompt) <= 60 else "…" + prompt[-60:]
+    if not answer:
+        what = f"an empty answer cannot be scored (prompt {shown!r})"
+    else:
+        what = (
+            f"the answer {answer!r} is not a continuation of the prompt {shown!r} in tokens: "
+            "the two merge over their border"
+        )
+    return UserError(
+        what,
+        where=f"tokenizer {tokenizer.name_or_path}",
+        remedy="move the space between prompt and answer to the other side of the border, "
+        "or end the prompt with punctuation",
+    )
+
+
+def _rendered(tokenizer: Any, text: str) -> str:
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}],
+        tokenize=False,
+        add_generation_prompt=True,
+        date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+        strftime_now=TEMPLATE_DATE.strftime,
+        enable_thinking=False,
+    )
+
+
+def _require_fast(tokenizer: Any) -> None:
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            "the tokenizer gives no character offsets",
+            where=str(getattr(tokenizer, "name_or_path", "tokenizer")),
+            remedy="use a model directory with a tokenizer.json (a 'fast' tokenizer)",
+        )
