@@ -97,6 +97,13 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "strict_count": _INT,
         "lenient_count": _INT,
     },
+    "activation_index": {
+        "row": _INT,
+        "shard": _INT,
+        "example_id": _TEXT,
+        "word": _INT,
+        "token_position": _INT,
+    },
     "confusion": {
         "model": _TEXT,
         "readout": _TEXT,
@@ -121,12 +128,13 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "donor": _TEXT,
         **SITE_COLUMNS,
         "slot": _TEXT,
-        "metric": _TEXT,
-        "value": _REAL,
-        "base_value": _REAL,
-        "donor_value": _REAL,
         "delta": _INT,
         "ran": _FLAG,
+        **{
+            f"{run}{metric}": _REAL
+            for metric in ("logit_difference", "expected_count", "kl", "argmax_candidate")
+            for run in ("", "base_", "donor_")
+        },
     },
     "effect_map": {
         "model": _TEXT,

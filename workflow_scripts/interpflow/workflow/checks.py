@@ -4,27 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from interpflow.config.model import ModelSettings
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
-from interpflow.models.acquire import ModelSource, check_source_files
+from interpflow.models.acquire import check_source_files
+from interpflow.studies.models import model_source
 from interpflow.tasks.counting.design import check_design
 from interpflow.tasks.counting.lexicon import load_lexicon
 from interpflow.tasks.counting.prompts import load_templates
 from interpflow.tasks.counting.setup import factorial_design
-
-
-def model_source(name: str, settings: ModelSettings) -> ModelSource:
-    """The source of a named model, as the loading code takes it."""
-    kind = "hub" if settings.hub else "local" if settings.local else "reference"
-    return ModelSource(
-        name=name,
-        kind=kind,
-        location=settings.hub or settings.local or settings.reference or "",
-        revision=settings.revision,
-        dtype=settings.dtype,
-        trust_remote_code=settings.trust_remote_code,
-    )
 
 
 def check_inputs(config: Config) -> None:

@@ -67,7 +67,9 @@ def _imports(path: Path) -> tuple[Path, ...]:
 
 
 @cache
-def _read(source: bytes) -> tuple[str, tuple[str, ...], tuple[tuple[int, str, tuple[str, ...]], ...]]:
+def _read(
+    source: bytes,
+) -> tuple[str, tuple[str, ...], tuple[tuple[int, str, tuple[str, ...]], ...]]:
     """Digest and imports of a source text. Cached by the text, so that an edit is always seen."""
     tree = ast.parse(source)
     absolute: list[str] = []

@@ -1,0 +1,315 @@
+"""The interventions of the counting study: every pair patched at every place, behind the gates.
+
+Only raw values per pair are written here; their statistics are a stage of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from interpflow.config.counting import CountingPairs
+from interpflow.config.model import ModelSettings
+from interpflow.engine import (
+    Model,
+    Site,
+    SweepResult,
+    all_sites,
+    answer_contrast_metric,
+    combine_metrics,
+    kl_metric,
+    load,
+    run_gates,
+    sweep,
+)
+from interpflow.errors import UserError
+from interpflow.studies.counting.prepared_pairs import (
+    AnswerTokens,
+    PreparedPair,
+    answer_tokens,
+    minimal_slots,
+    prefix_slots,
+    prepare_pairs,
+    tail_length,
+)
+from interpflow.studies.models import load_named
+from interpflow.tables.documents import read_document, write_document
+from interpflow.tables.parquet import read_rows, write_table
+from interpflow.tables.provenance import Provenance
+from interpflow.tables.schemas import table_schema
+from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
+from interpflow.tasks.counting.prompts import CountingTemplate, load_templates, render
+
+logger = logging.getLogger("counting.mediation")
+
+METRICS = ("logit_difference", "expected_count", "kl", "argmax_candidate")
+MIN_PAIRS = 8  # fewer independent pairs support no interval
+# Parts other than the residual are patched where the tested families look, not at every token.
+COMPONENT_SLOTS = ("item", "later_items", "answer")
+
+
+@dataclass(frozen=True)
+class Sweeping:
+    """What all sweeps of one model and wording share."""
+
+    model: Model
+    answers: AnswerTokens
+    tokens_per_batch: int
+    seed: int
+
+
+def run_mediation(
+    name: str,
+    model_settings: ModelSettings,
+    pairs_path: Path | str,
+    benchmark_path: Path | str,
+    settings: CountingPairs,
+    *,
+    components: Sequence[str],
+    heads: bool,
+    window: int,
+    seed: int,
+    lexicon_path: str | None,
+    templates_path: str | None,
+    device: str = "cpu",
+    tokens_per_batch: int = 8192,
+    effects_path: Path | str,
+    gates_path: Path | str,
+    provenance: Provenance | None = None,
+) -> None:
+    """Write the table `pair_effects` and the document `counting_gates`.
+
+    A model whose benchmark does not show that its answers depend on the input is refused: the
+    table is empty and the document says why. A gate that fails raises RuntimeError.
+    """
+    refusal = read_document(benchmark_path, "counting_benchmark")["mediation_refused"]
+    if refusal:
+        logger.info("not run: %s", refusal)
+        write_table(effects_path, "pair_effects", [], provenance)
+        write_document(gates_path, "counting_gates", _refused(name, refusal), provenance)
+        return
+    module, tokenizer = load_named(name, model_settings, device=device)
+    model = load(module, device=device, dtype=model_settings.dtype, tokenizer=tokenizer)
+    lexicon = load_lexicon(Path(lexicon_path) if lexicon_path else None)
+    templates = {t.id: t for t in load_templates(Path(templates_path) if templates_path else None)}
+    rows = read_rows(pairs_path, "counting_pairs")
+    tables: list[pa.Table] = []
+    gates: dict[str, Any] = {"model": name, "status": "run", "reason": "", "templates": {}}
+    for template_id in settings.templates:
+        prepared, report = _prepare(
+            [row for row in rows if row["template_id"] == template_id],
+            tokenizer, lexicon, templates[template_id], settings, model_settings.chat_template,
+            len(settings.templates),
+        )  # fmt: skip
+        context = Sweeping(model, report.pop("answers"), tokens_per_batch, seed)
+        report["gates"] = prove(context, prepared["minimal"])
+        gates["templates"][template_id] = report
+        tables += sweep_minimal(context, prepared["minimal"], components, heads)
+        tables += sweep_minimal(context, prepared["random"], components, heads=False)
+        tables += sweep_prefix(context, prepared["prefix"], window)
+    write_table(effects_path, "pair_effects", pa.concat_tables(tables), provenance)
+    write_document(gates_path, "counting_gates", gates, provenance)
+
+
+def _refused(name: str, reason: str) -> dict[str, Any]:
+    return {"model": name, "status": "refused", "reason": reason, "templates": {}}
+
+
+def _prepare(
+    rows: Sequence[dict[str, Any]],
+    tokenizer: Any,
+    lexicon: Lexicon,
+    template: CountingTemplate,
+    settings: CountingPairs,
+    chat_template: str,
+    n_templates: int,
+) -> tuple[dict[str, list[PreparedPair]], dict[str, Any]]:
+    """Usable pairs by kind, and the report of what was refused and what the slots are."""
+    sample = render(template, lexicon, rows[0]["category"], tuple(rows[0]["clean_words"]))
+    answers = answer_tokens(tokenizer, sample.text, template, settings.lengths.max)
+    prepared: dict[str, list[PreparedPair]] = {}
+    report: dict[str, Any] = {"answers": answers, "counts": list(answers.counts), "pairs": {}}
+    for kind in ("minimal", "prefix", "random"):
+        wanted = -(-getattr(settings, f"n_{kind}") // n_templates)
+        mine = [row for row in rows if row["kind"] == kind]
+        refused: Counter[str]
+        prepared[kind], refused = prepare_pairs(
+            mine, tokenizer, lexicon, template, answers, chat_template, wanted
+        )
+        report["pairs"][kind] = {
+            "wanted": wanted,
+            "made": len(mine),
+            "used": len(prepared[kind]),
+            "refused": dict(refused),
+        }
+        if kind != "random" and len(prepared[kind]) < min(wanted, MIN_PAIRS):
+            raise UserError(
+                f"only {len(prepared[kind])} {kind} pairs line up in this tokenizer "
+                f"({dict(refused)})",
+                where="counting.pairs.oversample",
+                remedy="raise it, or use words that take the same number of tokens",
+            )
+    first = prepared["minimal"][0]
+    n_tail = tail_length(first)
+    report["tail_tokens"] = list(first.clean.texts[-n_tail:])
+    return prepared, report
+
+
+def prove(context: Sweeping, pairs: Sequence[PreparedPair]) -> dict[str, Any]:
+    """Run the engine's gates on real pairs; RuntimeError when one fails."""
+    metric = _metric(context, pairs, clean_is_donor=True)
+    report = run_gates(
+        context.model,
+        [pair.corrupted.ids for pair in pairs],
+        [pair.clean.ids for pair in pairs],
+        metric,
+        seed=context.seed,
+    )
+    report.require()
+    return {"rows": report.to_rows(), "noise_floor": dict(report.noise_floor)}
+
+
+def sweep_minimal(
+    context: Sweeping, pairs: Sequence[PreparedPair], components: Sequence[str], heads: bool
+) -> list[pa.Table]:
+    """Denoising and noising of minimal (or random) pairs, with control donors where they exist."""
+    if not pairs:
+        return []
+    n_tail = min(tail_length(pair) for pair in pairs)
+    slots = [minimal_slots(pair, n_tail) for pair in pairs]
+    few = [{name: found[name] for name in COMPONENT_SLOTS} for found in slots]
+    residual = ("embed", "resid_post") if "resid_post" in components else ()
+    parts = [part for part in components if part != "resid_post"]
+    plans: list[tuple[tuple[Site, ...], list[dict[str, list[int] | None]]]] = []
+    if residual:
+        plans.append((all_sites(context.model, residual), slots))
+    if parts:
+        plans.append((all_sites(context.model, parts), few))
+    if heads:
+        answer = [{"answer": found["answer"]} for found in slots]
+        plans.append((all_sites(context.model, ("head_out",)), answer))
+    tables = []
+    for clean_is_donor in (True, False):
+        for donor in ("real", "control"):
+            if donor == "control" and pairs[0].clean_control is None:
+                continue
+            for sites, places in plans:
+                tables.append(
+                    _sweep(context, pairs, sites, places, clean_is_donor, donor, "activation")
+                )
+    return tables
+
+
+def sweep_prefix(context: Sweeping, pairs: Sequence[PreparedPair], window: int) -> list[pa.Table]:
+    """Both directions of prefix pairs; donors with another running count, with the same one, and
+    random directions of the same length."""
+    slots = [prefix_slots(pair, window) for pair in pairs]
+    sites = all_sites(context.model, ("embed", "resid_post"))
+    tables = []
+    for clean_is_donor in (True, False):
+        for donor, states in (
+            ("real", "activation"),
+            ("control", "activation"),
+            ("random", "random_norm_matched"),
+        ):
+            tables.append(_sweep(context, pairs, sites, slots, clean_is_donor, donor, states))
+    return tables
+
+
+def _metric(context: Sweeping, pairs: Sequence[PreparedPair], *, clean_is_donor: bool) -> Any:
+    ids = context.answers.token_ids
+    # The sign never turns with the direction: a large value is always the clean list's answer.
+    contrast = answer_contrast_metric(
+        [ids[pair.row["clean_count"]] for pair in pairs],
+        [ids[pair.row["corrupted_count"]] for pair in pairs],
+        ids,
+        context.answers.counts,
+    )
+    donors = [(pair.clean if clean_is_donor else pair.corrupted).ids for pair in pairs]
+    logits = context.model.last_logits(donors, batch_tokens=context.tokens_per_batch)
+    return combine_metrics(contrast, kl_metric(logits.log_softmax(dim=-1)))
+
+
+def _sweep(
+    context: Sweeping,
+    pairs: Sequence[PreparedPair],
+    sites: Sequence[Site],
+    slots: Sequence[dict[str, list[int] | None]],
+    clean_is_donor: bool,
+    donor: str,
+    states: str,
+) -> pa.Table:
+    """One sweep as rows of `pair_effects`."""
+    bases = [pair.corrupted if clean_is_donor else pair.clean for pair in pairs]
+    donors = [pair.clean if clean_is_donor else pair.corrupted for pair in pairs]
+    if donor == "control":
+        controls = [
+            pair.corrupted_control if clean_is_donor else pair.clean_control for pair in pairs
+        ]
+        donors = [control for control in controls if control is not None]
+    result = sweep(
+        context.model,
+        [base.ids for base in bases],
+        [found.ids for found in donors],
+        sites,
+        [list(found.values()) for found in slots],
+        _metric(context, pairs, clean_is_donor=clean_is_donor),
+        batch_tokens=context.tokens_per_batch,
+        donor=states,
+        seed=context.seed,
+    )
+    direction = "denoise" if clean_is_donor else "noise"
+    logger.info(
+        "%s %s pairs, %s, %s donor: %d sites x %d places, %d patched rows",
+        len(pairs), pairs[0].row["kind"], direction, donor, len(sites), len(slots[0]),
+        result.n_rows_run,
+    )  # fmt: skip
+    return _effect_table(result, pairs, list(slots[0]), direction, donor)
+
+
+def _effect_table(
+    result: SweepResult,
+    pairs: Sequence[PreparedPair],
+    slot_names: Sequence[str],
+    direction: str,
+    donor: str,
+) -> pa.Table:
+    """Long rows [pair × site × slot], places that a pair does not have left out."""
+    n_pairs, n_sites, n_slots = result.ran.shape
+    pair, site, slot = (
+        index.ravel() for index in np.indices((n_pairs, n_sites, n_slots)).astype(np.int32)
+    )
+    kept = ~np.broadcast_to(result.empty[:, None, :], (n_pairs, n_sites, n_slots)).ravel()
+    pair, site, slot = pair[kept], site[kept], slot[kept]
+    sign = 1 if direction == "denoise" else -1
+
+    def of_pair(key: str) -> np.ndarray:
+        return np.array([found.row[key] for found in pairs])[pair]
+
+    embedded = [found.component == "embed" for found in result.sites]
+    columns: dict[str, Any] = {
+        **{key: of_pair(key) for key in ("pair_id", "family_id", "split", "kind")},
+        "direction": np.full(len(pair), direction),
+        "donor": np.full(len(pair), donor),
+        "component": np.array([found.component for found in result.sites])[site],
+        "layer": np.array([-1 if e else s.layer for e, s in zip(embedded, result.sites)])[site],
+        "head": np.array([-1 if s.head is None else s.head for s in result.sites])[site],
+        "slot": np.array(list(slot_names))[slot],
+        "delta": sign * of_pair("delta"),
+        "ran": result.ran.ravel()[kept],
+    }
+    for metric in METRICS:
+        columns[metric] = result.values[metric].ravel()[kept]
+        columns[f"base_{metric}"] = result.base[metric][pair]
+        columns[f"donor_{metric}"] = result.donor[metric][pair]
+    schema = table_schema("pair_effects")
+    return pa.table(
+        {field.name: pa.array(columns[field.name], type=field.type) for field in schema}
+    )
