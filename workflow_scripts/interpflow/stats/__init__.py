@@ -1,0 +1,1 @@
+"""Estimators, intervals, tests and multiplicity control: pure functions of arrays and a seed."""
