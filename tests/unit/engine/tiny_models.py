@@ -1,0 +1,99 @@
+"""Tiny decoders with random weights, one per family of module layout."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+VOCABULARY = 50
+# Larger than the usual 0.02, so that every part of the network matters to the logits.
+WEIGHT_SD = 0.3
+
+_LLAMA_LIKE = dict(
+    vocab_size=VOCABULARY,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    max_position_embeddings=64,
+    initializer_range=WEIGHT_SD,
+    pad_token_id=0,
+)
+CONFIGS: dict[str, tuple[str, dict]] = {
+    "llama": ("llama", _LLAMA_LIKE),
+    "llama_grouped": ("llama", {**_LLAMA_LIKE, "num_key_value_heads": 2, "head_dim": 16}),
+    "qwen2": ("qwen2", {**_LLAMA_LIKE, "num_key_value_heads": 2}),
+    "mistral_window": ("mistral", {**_LLAMA_LIKE, "num_key_value_heads": 2, "sliding_window": 4}),
+    "gemma2": (
+        "gemma2",
+        {
+            **_LLAMA_LIKE,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "final_logit_softcapping": 5.0,
+            "sliding_window": 4,
+        },
+    ),
+    "gpt2": (
+        "gpt2",
+        dict(
+            vocab_size=VOCABULARY,
+            n_embd=32,
+            n_layer=3,
+            n_head=4,
+            n_positions=64,
+            initializer_range=WEIGHT_SD,
+        ),
+    ),
+    "gpt_neox": (
+        "gpt_neox",
+        dict(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            initializer_range=WEIGHT_SD,
+        ),
+    ),
+    "gpt_neox_serial": (
+        "gpt_neox",
+        dict(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            initializer_range=WEIGHT_SD,
+            use_parallel_residual=False,
+        ),
+    ),
+    "opt": (
+        "opt",
+        dict(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            ffn_dim=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            word_embed_proj_dim=16,
+            init_std=WEIGHT_SD,
+        ),
+    ),
+}
+
+
+def tiny_module(name: str, **changes: object) -> PreTrainedModel:
+    """A model of the named layout; the same weights every time."""
+    kind, settings = CONFIGS[name]
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[kind](**{**settings, **changes})
+    module = AutoModelForCausalLM.from_config(config)
+    for parameter in module.parameters():  # biases and norms start at 0 and 1: make them count
+        if parameter.ndim == 1:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return module

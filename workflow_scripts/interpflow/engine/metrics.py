@@ -1,0 +1,103 @@
+"""Metrics of a patched run, computed from the logits at the last token.
+
+A metric is a callable `metric(logits, pair_index) -> {name: values}`: logits [rows, vocab],
+pair_index int64 [rows] (which pair each row belongs to), values [rows].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from interpflow.errors import UserError
+
+Metric = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
+
+def answer_contrast_metric(
+    clean_token_ids: Sequence[int],
+    corrupted_token_ids: Sequence[int],
+    candidate_ids: Sequence[int] | None = None,
+    candidate_values: Sequence[float] | None = None,
+) -> Metric:
+    """Contrast of the two right answers of a pair, and the answer read over all candidates.
+
+    clean_token_ids, corrupted_token_ids: per pair, the first token that tells the right answers
+    apart: clean for the donor, corrupted for the base (the denoising form; in the noising
+    direction swap them or read the sign the other way).
+    `logit_difference` = z[clean] - z[corrupted], the primary metric of Zhang and Nanda (2024):
+    large when the donor's answer wins. With candidates, tokens shared by all pairs and the number
+    each stands for: `expected_count` = sum of value x softmax over the candidates alone,
+    `captured_mass` = probability of all candidates in the full vocabulary, `argmax_candidate` =
+    value of the likeliest candidate.
+    Raises UserError when candidates share a token: their first tokens do not tell them apart.
+    """
+    if len(clean_token_ids) != len(corrupted_token_ids):
+        raise UserError("clean and corrupted answers differ in number", where="answer metric")
+    if (candidate_ids is None) != (candidate_values is None):
+        raise UserError("candidates need both ids and values", where="answer metric")
+    clean = torch.tensor(list(clean_token_ids), dtype=torch.int64)
+    corrupted = torch.tensor(list(corrupted_token_ids), dtype=torch.int64)
+    candidates = None
+    if candidate_ids is not None and candidate_values is not None:
+        if len(candidate_ids) != len(candidate_values) or not candidate_ids:
+            raise UserError("candidate ids and values differ in number", where="answer metric")
+        if len(set(candidate_ids)) != len(candidate_ids):
+            raise UserError(
+                "two candidate answers begin with the same token",
+                where="answer metric",
+                remedy="keep to answers of one distinct token each, or score whole answers",
+            )
+        candidates = torch.tensor(list(candidate_ids), dtype=torch.int64)
+
+    def metric(logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
+        pairs = pair_index.cpu()
+        z = logits.double()
+
+        def at(tokens: Tensor) -> Tensor:
+            return z.gather(1, tokens[pairs].to(z.device)[:, None])[:, 0]
+
+        found = {"logit_difference": at(clean) - at(corrupted)}
+        if candidates is None or candidate_values is None:
+            return found
+        among = z[:, candidates.to(z.device)]
+        values = torch.tensor(list(candidate_values), dtype=torch.float64, device=z.device)
+        found["expected_count"] = among.softmax(dim=-1) @ values
+        found["captured_mass"] = (among.logsumexp(dim=-1) - z.logsumexp(dim=-1)).exp()
+        found["argmax_candidate"] = values[among.argmax(dim=-1)]
+        return found
+
+    return metric
+
+
+def kl_metric(reference_log_probs: Tensor) -> Metric:
+    """`kl` = KL(reference || patched) in nats over the full vocabulary.
+
+    reference_log_probs: [pair, vocab], natural log, usually of the donor's own run.
+    """
+
+    def metric(logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
+        log_q = logits.double().log_softmax(dim=-1)
+        log_p = reference_log_probs[pair_index.to(reference_log_probs.device)].to(log_q)
+        # A token the reference gives no probability adds nothing, whatever log 0 does.
+        terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
+        return {"kl": terms.sum(dim=-1)}
+
+    return metric
+
+
+def combine_metrics(*metrics: Metric) -> Metric:
+    """One metric that reports the values of all; two metrics must not share a name."""
+
+    def metric(logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for part in metrics:
+            for name, values in part(logits, pair_index).items():
+                if name in found:
+                    raise UserError(f"two metrics are named {name!r}", where="metrics")
+                found[name] = values
+        return found
+
+    return metric

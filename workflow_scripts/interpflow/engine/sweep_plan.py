@@ -1,0 +1,126 @@
+"""Which patched rows a sweep has to run, and from where.
+
+What a patch at block l and position p can change in a causal decoder: blocks >= l and positions
+>= p, and nothing at all where base and donor have read the same tokens. The plan uses that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from interpflow.engine.sites import Site
+from interpflow.errors import UserError
+
+Groups = Sequence[Sequence[Sequence[int] | None]]
+
+
+def check_pairs(
+    base_ids: Sequence[Sequence[int]], donor_ids: Sequence[Sequence[int]], groups: Groups
+) -> int:
+    """The number of groups; raises UserError, naming the pair, when the lists do not match."""
+    if not len(base_ids) == len(donor_ids) == len(groups) or not base_ids:
+        raise UserError(
+            f"{len(base_ids)} base prompts, {len(donor_ids)} donor prompts, {len(groups)} group lists",
+            where="sweep",
+            remedy="pass one of each per pair, and at least one pair",
+        )
+    n_groups = len(groups[0])
+    for pair, (base, donor, chosen) in enumerate(zip(base_ids, donor_ids, groups)):
+        if len(base) != len(donor) or not len(base):
+            raise UserError(
+                f"base has {len(base)} tokens, donor {len(donor)}",
+                where=f"pair {pair}",
+                remedy="make pairs whose prompts have the same number of tokens, or drop the pair",
+            )
+        if len(chosen) != n_groups:
+            raise UserError(f"{len(chosen)} groups, expected {n_groups}", where=f"pair {pair}")
+        for group in chosen:
+            places = list(group or ())
+            if len(set(places)) != len(places) or any(not 0 <= p < len(base) for p in places):
+                raise UserError(
+                    f"positions {places} repeat or lie outside {len(base)} tokens",
+                    where=f"pair {pair}",
+                )
+    return n_groups
+
+
+def canonical(site: Site, n_layers: int) -> Site:
+    """The same place under one name: block inputs, save for the output of the last block."""
+    if site.component == "embed":
+        return Site("resid_pre", 0)
+    if site.component == "resid_post" and site.layer < n_layers - 1:
+        return Site("resid_pre", site.layer + 1)
+    return site
+
+
+def start_layer(site: Site, n_layers: int) -> int:
+    """First block that has to run for a patch at a canonical site."""
+    return n_layers if site.component == "resid_post" else site.layer
+
+
+def live_positions(
+    site: Site,
+    positions: Sequence[int],
+    base: Sequence[int],
+    donor: Sequence[int],
+    n_layers: int,
+) -> tuple[int, ...]:
+    """The positions where a patch at the canonical `site` can change the last position's logits.
+
+    Left out: positions before the first differing token (base and donor states are the same);
+    for the input of block 0, every position with equal tokens; within or after the last block,
+    every position but the last (nothing moves between positions any more).
+    """
+    differs = np.asarray(base) != np.asarray(donor)
+    first = int(differs.argmax()) if differs.any() else len(base)
+    live = [p for p in positions if p >= first]
+    if site == Site("resid_pre", 0):
+        live = [p for p in live if differs[p]]
+    if site.layer == n_layers - 1 and site.component != "resid_pre":
+        live = [p for p in live if p == len(base) - 1]
+    return tuple(sorted(live))
+
+
+def plan_rows(
+    pairs: Sequence[int],
+    base_ids: Sequence[Sequence[int]],
+    donor_ids: Sequence[Sequence[int]],
+    sites: Sequence[Site],
+    groups: Groups,
+    *,
+    n_layers: int,
+    skip: bool,
+    resume: bool,
+) -> dict[int, list[Row]]:
+    """Rows to run for these pairs, by first block, ordered by first patched position.
+
+    skip: leave out what cannot change anything; resume: start at the patched block.
+    """
+    planned: dict[int, list[Row]] = {}
+    for pair in pairs:
+        for s, site in enumerate(sites):
+            place = canonical(site, n_layers)
+            start = start_layer(place, n_layers) if resume else 0
+            for g, group in enumerate(groups[pair]):
+                live = tuple(sorted(group or ()))
+                if skip:
+                    live = live_positions(place, live, base_ids[pair], donor_ids[pair], n_layers)
+                if live:
+                    planned.setdefault(start, []).append(Row(pair, s, g, place, live))
+    for rows in planned.values():
+        rows.sort(key=lambda row: row.positions[0])
+    return planned
+
+
+@dataclass(frozen=True)
+class Row:
+    """One patched run: which pair, which site and group it fills in, and what is replaced."""
+
+    pair: int
+    site_index: int
+    group: int
+    place: Site
+    positions: tuple[int, ...]

@@ -1,0 +1,344 @@
+"""Sweep: pairs x sites x groups of positions -> metric values, exactly and with little computing.
+
+Base and donor run once per pair. Each patched row then starts at the patched block from the
+base's own residual, with the base's keys and values for the positions before the patch, and
+stops at the logits of the last position; rows of many sites and pairs share a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interpflow.engine.donors import DONORS, donor_values
+from interpflow.engine.forward import Edit, KeysValues, Resume, run_forward
+from interpflow.engine.metrics import Metric
+from interpflow.engine.model import DEFAULT_BATCH_TOKENS, Model, full_precision
+from interpflow.engine.sites import Site
+from interpflow.engine.sweep_plan import (
+    Groups,
+    Row,
+    canonical,
+    check_pairs,
+    plan_rows,
+)
+from interpflow.engine.sweep_result import SweepResult
+from interpflow.errors import UserError
+
+# Stored states of one chunk of pairs: bounds the memory of a sweep whatever the number of pairs.
+CHUNK_BYTES = 512 * 2**20
+
+
+def sweep(
+    model: Model,
+    base_ids: Sequence[Sequence[int]],
+    donor_ids: Sequence[Sequence[int]],
+    sites: Sequence[Site],
+    groups: Groups,
+    metric: Metric,
+    *,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    donor: str = "activation",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    fast: bool = True,
+) -> SweepResult:
+    """Patch every group of positions at every site of each base run with the donor's states.
+
+    base_ids, donor_ids: token ids per pair, of equal length within a pair.
+    groups: groups[pair][g] = positions replaced together, None or empty where the pair has no
+    such group (NaN in the result).
+    metric: see `interpflow.engine.metrics`; it gets float32 logits (float64 for such a model).
+    donor: "activation" replaces by the donor run's state at the same place;
+    "random_norm_matched" by the base state moved as far as the donor's in a random direction.
+    batch_tokens: token places per pass. progress: called with rows done and rows to do.
+    fast=False runs every row whole, no-ops included: slow, for checking.
+    Raises UserError for unequal lengths, unknown sites or positions, RuntimeError when a hook
+    did not run.
+    """
+    n_groups = check_pairs(base_ids, donor_ids, groups)
+    for site in sites:
+        model.check_site(site)
+    if donor not in DONORS:
+        raise UserError(f"unknown donor {donor!r}", remedy=f"use one of {', '.join(DONORS)}")
+    path = model.fastest_path if fast else "full"
+    setting = _Setting(model, base_ids, donor_ids, tuple(sites), metric, batch_tokens, path)
+    out = _Collected((len(base_ids), len(sites), n_groups))
+    lengths = sorted({len(row) for row in base_ids})
+    planned = {}
+    for length in lengths:
+        for pairs in _chunks(setting, length):
+            planned[tuple(pairs)] = plan_rows(
+                pairs,
+                base_ids,
+                donor_ids,
+                sites,
+                groups,
+                n_layers=model.n_layers,
+                skip=fast,
+                resume=path != "full",
+            )
+    total = sum(len(rows) for plan in planned.values() for rows in plan.values())
+    for pairs, plan in planned.items():
+        states = _run_pairs(setting, out, pairs, plan, donor, seed)
+        for start, rows in plan.items():
+            for chunk in _row_chunks(rows, len(base_ids[pairs[0]]), batch_tokens, path):
+                _run_rows(setting, out, states, start, chunk)
+                if progress is not None:
+                    progress(int(out.ran.sum()), total)
+    return out.result(setting, groups)
+
+
+def _chunks(setting: _Setting, length: int) -> Iterator[list[int]]:
+    """Pairs of one length, few enough for their states to fit in CHUNK_BYTES."""
+    model = setting.model
+    pairs = [i for i, row in enumerate(setting.base_ids) if len(row) == length]
+    kv = 2 * model.n_kv_heads * max(model.head_dim, model.d_model // model.n_heads)
+    width = model.n_layers * (model.d_model + kv) + 2 * len(setting.sites) * model.d_model
+    size = max(1, CHUNK_BYTES // (length * width * model.dtype.itemsize))
+    for start in range(0, len(pairs), size):
+        yield pairs[start : start + size]
+
+
+def _row_chunks(
+    rows: list[Row], length: int, batch_tokens: int, path: str
+) -> Iterator[list[Row]]:
+    """Rows for one pass each; rows are ordered by first position, which all of a pass start at."""
+    start = 0
+    while start < len(rows):
+        first = rows[start].positions[0] if path == "resume+prefix" else 0
+        size = max(1, batch_tokens // (length - first))
+        yield rows[start : start + size]
+        start += size
+
+
+def _run_pairs(
+    setting: _Setting,
+    out: _Collected,
+    pairs: Sequence[int],
+    plan: dict[int, list[Row]],
+    donor: str,
+    seed: int,
+) -> _States:
+    """Run base and donor of these pairs and keep what the patched rows will need."""
+    model = setting.model
+    n_layers = model.n_layers
+    starts = {start: _residual_site(start, n_layers) for start in plan if start > 0}
+    places = list(dict.fromkeys(canonical(site, n_layers) for site in setting.sites))
+    needs_base = places if donor != "activation" else []
+    parts: list[dict[Site, Tensor]] = []
+    donors: list[dict[Site, Tensor]] = []
+    keys_values: list[KeysValues | None] = []
+    length = len(setting.base_ids[pairs[0]])
+    step = max(1, setting.batch_tokens // length)
+    for begin in range(0, len(pairs), step):
+        chosen = list(pairs[begin : begin + step])
+        ids = setting.tensor(setting.base_ids, chosen)
+        kept = run_forward(
+            model.module,
+            model.architecture,
+            ids,
+            capture=[*starts.values(), *needs_base],
+            logits_at=_last(ids),
+            keep_keys_values=setting.path == "resume+prefix",
+        )
+        out.add(out.base, setting.metric, kept.logits, chosen)
+        parts.append(kept.states)
+        keys_values.append(kept.keys_values)
+        ids = setting.tensor(setting.donor_ids, chosen)
+        other = run_forward(
+            model.module, model.architecture, ids, capture=places, logits_at=_last(ids)
+        )
+        out.add(out.donor, setting.metric, other.logits, chosen)
+        donors.append(other.states)
+        out.count(2, 2 * ids.numel(), n_layers)
+    base = _concatenated(parts)
+    values = donor_values(
+        donor, _concatenated(donors), base, pairs, setting.base_ids, setting.donor_ids, seed
+    )
+    kv = None
+    if keys_values and all(part is not None for part in keys_values):
+        layers = [[p[i] for p in keys_values if p is not None] for i in range(n_layers)]
+        kv = tuple(tuple(torch.cat(t) for t in zip(*layer)) for layer in layers)
+    residuals = {start: base[site] for start, site in starts.items()}
+    local = {pair: row for row, pair in enumerate(pairs)}
+    return _States(local, setting.tensor(setting.base_ids, pairs), residuals, values, kv)
+
+
+def _run_rows(
+    setting: _Setting, out: _Collected, states: _States, start: int, rows: Sequence[Row]
+) -> None:
+    """One pass over patched rows that start at one block."""
+    model = setting.model
+    device = states.ids.device
+    source = torch.tensor([states.local[row.pair] for row in rows], device=device)
+    first = rows[0].positions[0] if states.keys_values is not None else 0
+    ids = states.ids[source, first:]
+    resume = None
+    if start > 0 or first > 0:
+        prefix = None
+        if first > 0 and states.keys_values is not None:
+            prefix = tuple(
+                _prefix(keys, values, source, first, runs=layer >= start)
+                for layer, (keys, values) in enumerate(states.keys_values)
+            )
+        residual = states.residuals[start][source, first:] if start > 0 else None
+        resume = Resume(start, residual, first, prefix)
+    result = run_forward(
+        model.module,
+        model.architecture,
+        ids,
+        edits=_edits(states, source, first, rows),
+        logits_at=_last(ids),
+        resume=resume,
+    )
+    out.add_rows(setting.metric, result.logits, rows)
+    out.count(1, ids.numel(), model.n_layers - start)
+
+
+def _prefix(
+    keys: Tensor, values: Tensor, source: Tensor, first: int, *, runs: bool
+) -> tuple[Tensor, Tensor]:
+    """Keys and values [rows, heads, first, d] of the positions before the pass; for a block that
+    does not run only their length counts, and nothing is copied."""
+    if not runs:
+        blank = keys.new_zeros(1, 1, 1, 1).expand(len(source), 1, first, 1)
+        return blank, blank
+    source = source.to(keys.device)
+    return keys[:, :, :first][source], values[:, :, :first][source]
+
+
+def _edits(
+    states: _States, source: Tensor, first: int, rows: Sequence[Row]
+) -> list[Edit]:
+    by_place: dict[Site, tuple[list[int], list[int]]] = {}
+    for i, row in enumerate(rows):
+        at_rows, at_places = by_place.setdefault(row.place, ([], []))
+        at_rows += [i] * len(row.positions)
+        at_places += row.positions
+    edits = []
+    for place, (at_rows, at_places) in by_place.items():
+        index = torch.tensor(at_rows, device=source.device)
+        places = torch.tensor(at_places, device=source.device)
+        values = states.values[place]
+        chosen = values[source[index].to(values.device), places.to(values.device)]
+        edits.append(Edit(place, index, places - first, chosen))
+    return edits
+
+
+def _residual_site(start: int, n_layers: int) -> Site:
+    return Site("resid_pre", start) if start < n_layers else Site("resid_post", n_layers - 1)
+
+
+def _last(ids: Tensor) -> Tensor:
+    return torch.full((ids.shape[0],), ids.shape[1] - 1, device=ids.device)
+
+
+def _concatenated(parts: Sequence[dict[Site, Tensor]]) -> dict[Site, Tensor]:
+    return {site: torch.cat([part[site] for part in parts]) for site in parts[0]}
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What stays the same for the whole sweep."""
+
+    model: Model
+    base_ids: Sequence[Sequence[int]]
+    donor_ids: Sequence[Sequence[int]]
+    sites: tuple[Site, ...]
+    metric: Metric
+    batch_tokens: int
+    path: str
+
+    def tensor(self, ids: Sequence[Sequence[int]], pairs: Sequence[int]) -> Tensor:
+        rows = [list(ids[pair]) for pair in pairs]
+        return torch.tensor(rows, dtype=torch.int64, device=self.model.device)
+
+
+@dataclass(frozen=True)
+class _States:
+    """Of one chunk of pairs: base ids and residuals, keys and values, and the values to write."""
+
+    local: dict[int, int]
+    ids: Tensor
+    residuals: dict[int, Tensor]
+    values: dict[Site, Tensor]
+    keys_values: KeysValues | None
+
+
+@dataclass
+class _Collected:
+    """Metric values and counts as they come in."""
+
+    shape: tuple[int, int, int]
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    base: dict[str, np.ndarray] = field(default_factory=dict)
+    donor: dict[str, np.ndarray] = field(default_factory=dict)
+    n_forwards: int = 0
+    n_tokens: int = 0
+    n_block_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.ran = np.zeros(self.shape, dtype=bool)
+
+    def count(self, forwards: int, tokens: int, blocks: int) -> None:
+        self.n_forwards += forwards
+        self.n_tokens += tokens
+        self.n_block_tokens += tokens * blocks
+
+    def add(
+        self, into: dict[str, np.ndarray], metric: Metric, logits: Tensor, pairs: Sequence[int]
+    ) -> None:
+        for name, values in _measured(metric, logits, pairs).items():
+            kept = into.setdefault(name, np.full(self.shape[0], np.nan))
+            kept[list(pairs)] = values
+
+    def add_rows(self, metric: Metric, logits: Tensor, rows: Sequence[Row]) -> None:
+        index = tuple(np.array([(r.pair, r.site_index, r.group) for r in rows]).T)
+        for name, values in _measured(metric, logits, [row.pair for row in rows]).items():
+            kept = self.values.setdefault(name, np.full(self.shape, np.nan))
+            kept[index] = values
+        self.ran[index] = True
+
+    def result(self, setting: _Setting, groups: Groups) -> SweepResult:
+        empty = np.array([[not group for group in chosen] for chosen in groups], dtype=bool)
+        empty = empty.reshape(self.shape[0], self.shape[2])
+        no_op = ~self.ran & ~empty[:, None, :]
+        for name, base in self.base.items():
+            kept = self.values.setdefault(name, np.full(self.shape, np.nan))
+            kept[no_op] = np.broadcast_to(base[:, None, None], self.shape)[no_op]
+        return SweepResult(
+            sites=setting.sites,
+            values=self.values,
+            base=self.base,
+            donor=self.donor,
+            ran=self.ran,
+            empty=empty,
+            n_rows_run=int(self.ran.sum()),
+            n_rows_no_op=int(no_op.sum()),
+            n_rows_empty=int(empty.sum()) * self.shape[1],
+            n_forwards=self.n_forwards,
+            n_tokens=self.n_tokens,
+            n_block_tokens=self.n_block_tokens,
+            path=setting.path,
+        )
+
+
+def _measured(metric: Metric, logits: Tensor, pairs: Sequence[int]) -> dict[str, np.ndarray]:
+    """The metric's values as float64 [rows], for logits [rows, 1, vocab]."""
+    index = torch.tensor(list(pairs), dtype=torch.int64, device=logits.device)
+    found = {}
+    for name, values in metric(full_precision(logits[:, 0]), index).items():
+        array = torch.as_tensor(values).detach().cpu().numpy().astype(np.float64)
+        if array.shape != (len(pairs),):
+            raise UserError(
+                f"metric {name!r} gave shape {array.shape}, expected ({len(pairs)},)",
+                where="metric",
+                remedy="return one value per row",
+            )
+        found[name] = array
+    return found
