@@ -10,16 +10,16 @@ VOCABULARY = 50
 # Larger than the usual 0.02, so that every part of the network matters to the logits.
 WEIGHT_SD = 0.3
 
-_LLAMA_LIKE = dict(
-    vocab_size=VOCABULARY,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    max_position_embeddings=64,
-    initializer_range=WEIGHT_SD,
-    pad_token_id=0,
-)
+_LLAMA_LIKE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "initializer_range": WEIGHT_SD,
+    "pad_token_id": 0,
+}
 CONFIGS: dict[str, tuple[str, dict]] = {
     "llama": ("llama", _LLAMA_LIKE),
     "llama_grouped": ("llama", {**_LLAMA_LIKE, "num_key_value_heads": 2, "head_dim": 16}),
@@ -37,52 +37,52 @@ CONFIGS: dict[str, tuple[str, dict]] = {
     ),
     "gpt2": (
         "gpt2",
-        dict(
-            vocab_size=VOCABULARY,
-            n_embd=32,
-            n_layer=3,
-            n_head=4,
-            n_positions=64,
-            initializer_range=WEIGHT_SD,
-        ),
+        {
+            "vocab_size": VOCABULARY,
+            "n_embd": 32,
+            "n_layer": 3,
+            "n_head": 4,
+            "n_positions": 64,
+            "initializer_range": WEIGHT_SD,
+        },
     ),
     "gpt_neox": (
         "gpt_neox",
-        dict(
-            vocab_size=VOCABULARY,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=64,
-            initializer_range=WEIGHT_SD,
-        ),
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 64,
+            "initializer_range": WEIGHT_SD,
+        },
     ),
     "gpt_neox_serial": (
         "gpt_neox",
-        dict(
-            vocab_size=VOCABULARY,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=64,
-            initializer_range=WEIGHT_SD,
-            use_parallel_residual=False,
-        ),
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 64,
+            "initializer_range": WEIGHT_SD,
+            "use_parallel_residual": False,
+        },
     ),
     "opt": (
         "opt",
-        dict(
-            vocab_size=VOCABULARY,
-            hidden_size=32,
-            ffn_dim=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=64,
-            word_embed_proj_dim=16,
-            init_std=WEIGHT_SD,
-        ),
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "ffn_dim": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 64,
+            "word_embed_proj_dim": 16,
+            "init_std": WEIGHT_SD,
+        },
     ),
 }
 

@@ -54,7 +54,12 @@ def find_architecture(module: PreTrainedModel) -> Architecture:
             f"{type(module).__name__} has no token embedding or no unembedding",
             remedy="load it with AutoModelForCausalLM",
         )
-    n_heads = int(config.num_attention_heads)
+    n_heads = int(getattr(config, "num_attention_heads", None) or 0)
+    if n_heads == 0:
+        raise UserError(
+            f"{type(module).__name__} names no number of attention heads",
+            remedy="use a decoder-only transformer",
+        )
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     scale /= float(getattr(config, "logits_scaling", None) or 1.0)
     return Architecture(

@@ -74,9 +74,7 @@ def run_forward(
     return ForwardResult(output.logits, recorder.finished(capture), keys_values)
 
 
-def _skips(
-    architecture: Architecture, resume: Resume
-) -> dict[nn.Module, Callable[..., Any]]:
+def _skips(architecture: Architecture, resume: Resume) -> dict[nn.Module, Callable[..., Any]]:
     """Stand-ins for the blocks before `resume.layer`; the last one hands on the stored residual."""
 
     def stand_in(residual: Tensor | None) -> Callable[..., Any]:
@@ -89,9 +87,7 @@ def _skips(
         return forward
 
     return {
-        architecture.blocks[i].block: stand_in(
-            resume.residual if i == resume.layer - 1 else None
-        )
+        architecture.blocks[i].block: stand_in(resume.residual if i == resume.layer - 1 else None)
         for i in range(resume.layer)
     }
 
@@ -116,12 +112,14 @@ def _keys_values(
     """The keys and values of every layer, or None where the model does not keep them plainly."""
     if cache is None or len(cache.layers) != architecture.n_layers:
         return None
+    kept = []
     for layer in cache.layers:
-        if type(layer) is not DynamicLayer or not layer.is_initialized:
+        if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
             return None
         if layer.get_seq_length() != positions:
             return None
-    return tuple((layer.keys, layer.values) for layer in cache.layers)
+        kept.append((layer.keys, layer.values))
+    return tuple(kept)
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ class _Check:
         return self._still("full_swap", gaps[worst], detail)
 
     def causality(self) -> GateRow:
-        """A patch at one position leaves earlier states alone and reaches its own and later ones."""
+        """A patch at one position leaves earlier states alone and changes its own."""
         site, after = Site("resid_pre", 0), Site("resid_post", self.model.n_layers - 1)
         places = [max(1, len(row) // 2) if len(row) > 1 else 0 for row in self.base]
         clean = self.model.capture(self.batch, [site, after])
@@ -290,12 +290,8 @@ class _Check:
     def _states(self, component: str, batch: TokenBatch) -> dict[Site, Tensor]:
         return self.model.capture(batch, all_sites(self.model, [component]))
 
-    def _patches(
-        self, component: str, mask: Tensor, states: dict[Site, Tensor]
-    ) -> list[Patch]:
-        return [
-            Patch(site, mask, states[site]) for site in all_sites(self.model, [component])
-        ]
+    def _patches(self, component: str, mask: Tensor, states: dict[Site, Tensor]) -> list[Patch]:
+        return [Patch(site, mask, states[site]) for site in all_sites(self.model, [component])]
 
     def _random_like(self, state: Tensor, site: Site) -> Tensor:
         """Random directions of the state's own length; at least 1, so that zeros move too."""

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 StateFunction = Callable[[Tensor], Tensor | None]
 
 
-def write_states(states: Tensor, rows: Tensor, places: Tensor, values: Tensor, features: slice):
-    """A copy of `states` [batch, position, d] with states[rows[k], places[k], features] = values[k].
+def write_states(
+    states: Tensor, rows: Tensor, places: Tensor, values: Tensor, features: slice
+) -> Tensor:
+    """A copy of `states` [batch, position, d] in which [rows[k], places[k], features] = values[k].
 
     rows, places: int64 [n]; values: [n, width of features]. The copy must be handed back to the
     model by the hook: editing a copy alone changes nothing.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from interpflow.engine.proof import fastest_path, prove
 from interpflow.engine.sites import COMPONENTS, Site
 from interpflow.errors import UserError
 
+if TYPE_CHECKING:
+    from interpflow.models.acquire import ModelSource
+
 Ids = Sequence[Sequence[int]] | TokenBatch
 
 # Token places per forward pass: large enough that starting a pass costs little beside running it.
@@ -26,7 +29,7 @@ DEFAULT_BATCH_TOKENS = 4096
 
 
 def load(
-    source: PreTrainedModel | str | Path,
+    source: PreTrainedModel | ModelSource | str | Path,
     *,
     device: str | torch.device = "cpu",
     dtype: str = "float32",
@@ -34,8 +37,8 @@ def load(
 ) -> Model:
     """Load a decoder-only model and prove the map of its parts.
 
-    source: a model directory, or a model already in memory, which is converted in place to
-    `device` and `dtype` and put in evaluation mode.
+    source: a model directory, a declared source, or a model already in memory, which is converted
+    in place to `device` and `dtype` and put in evaluation mode.
     Raises UserError, naming the module, when the map cannot be proven.
     """
     wanted = getattr(torch, dtype, None)
@@ -81,7 +84,7 @@ def _index(batch: TokenBatch, positions: Iterable[Sequence[int]]) -> tuple[Tenso
     return index[:, 0], index[:, 1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Patch:
     """Replace a site's state at some positions of each row.
 
@@ -95,7 +98,7 @@ class Patch:
     values: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A Hugging Face decoder (`module`) with its proven `architecture`. Build it with `load`."""
 
@@ -189,7 +192,7 @@ class Model:
             return states
         width = max((len(row) for row in positions), default=0)
         rows, places = _row_places(batch, positions, "positions")
-        slots = torch.cat([torch.arange(len(row)) for row in positions])
+        slots = torch.cat([torch.arange(len(row)) for row in positions]).to(rows.device)
         picked = {}
         for site, state in states.items():
             chosen = state.new_full((len(batch.lengths), width, state.shape[-1]), float("nan"))

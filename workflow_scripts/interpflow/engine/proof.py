@@ -155,9 +155,7 @@ def _sum_miss(parts: BlockParts, seen: _Probe) -> float:
     return _miss(terms[0] + terms[1] + terms[2], seen.outputs[parts.block], *terms)
 
 
-def _perturbed_sum_miss(
-    module: PreTrainedModel, architecture: Architecture, ids: Tensor
-) -> float:
+def _perturbed_sum_miss(module: PreTrainedModel, architecture: Architecture, ids: Tensor) -> float:
     layers = range(architecture.n_layers)
     parts = ("attn_out", "mlp_out")
     edits = [_noise(architecture, Site(c, i), ids) for i in layers for c in parts]
@@ -171,9 +169,7 @@ def _perturbed_sum_miss(
     return max(misses)
 
 
-def _prove_heads(
-    module: PreTrainedModel, architecture: Architecture, seen: _Probe
-) -> Architecture:
+def _prove_heads(module: PreTrainedModel, architecture: Architecture, seen: _Probe) -> Architecture:
     """The head outputs, each through its part of the projection, sum to the attention output."""
     widths = set()
     for parts in architecture.blocks:
@@ -245,7 +241,9 @@ def _noise(architecture: Architecture, site: Site, ids: Tensor) -> Edit:
 
 
 def _refuse(architecture: Architecture, reason: str, *components: str) -> Architecture:
-    return replace(architecture, refused={**architecture.refused, **dict.fromkeys(components, reason)})
+    return replace(
+        architecture, refused={**architecture.refused, **dict.fromkeys(components, reason)}
+    )
 
 
 class _Probe:

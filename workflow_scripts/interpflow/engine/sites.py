@@ -16,8 +16,11 @@ _SITE_NAME = re.compile(r"^(?P<component>[a-z_]+)(?:\.L(?P<layer>\d+))?(?:\.H(?P
 
 
 class _Sized(Protocol):
-    n_layers: int
-    n_heads: int
+    @property
+    def n_layers(self) -> int: ...
+
+    @property
+    def n_heads(self) -> int: ...
 
 
 def all_sites(
@@ -80,7 +83,10 @@ class Site:
         match = _SITE_NAME.match(name)
         if match is None or (match["layer"] is None) != (match["component"] == "embed"):
             raise UserError(
-                f"{name!r} does not name a site", remedy="write it as component.L2 or head_out.L2.H3"
+                f"{name!r} does not name a site",
+                remedy="write it as component.L2 or head_out.L2.H3",
             )
         head = match["head"]
-        return cls(match["component"], int(match["layer"] or 0), None if head is None else int(head))
+        return cls(
+            match["component"], int(match["layer"] or 0), None if head is None else int(head)
+        )

@@ -23,7 +23,7 @@ def check_pairs(
     """The number of groups; raises UserError, naming the pair, when the lists do not match."""
     if not len(base_ids) == len(donor_ids) == len(groups) or not base_ids:
         raise UserError(
-            f"{len(base_ids)} base prompts, {len(donor_ids)} donor prompts, {len(groups)} group lists",
+            f"{len(base_ids)} base and {len(donor_ids)} donor prompts, {len(groups)} group lists",
             where="sweep",
             remedy="pass one of each per pair, and at least one pair",
         )

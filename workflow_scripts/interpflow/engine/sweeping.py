@@ -8,17 +8,17 @@ stops at the logits of the last position; rows of many sites and pairs share a p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from interpflow.engine.donors import DONORS, donor_values
 from interpflow.engine.forward import Edit, KeysValues, Resume, run_forward
 from interpflow.engine.metrics import Metric
-from interpflow.engine.model import DEFAULT_BATCH_TOKENS, Model, full_precision
+from interpflow.engine.model import DEFAULT_BATCH_TOKENS, Model
 from interpflow.engine.sites import Site
+from interpflow.engine.sweep_collect import Collected
 from interpflow.engine.sweep_plan import (
     Groups,
     Row,
@@ -31,6 +31,8 @@ from interpflow.errors import UserError
 
 # Stored states of one chunk of pairs: bounds the memory of a sweep whatever the number of pairs.
 CHUNK_BYTES = 512 * 2**20
+# Logits of one pass: rows that hold one token each would otherwise make a huge matrix of them.
+PASS_LOGITS = 2**25
 
 
 def sweep(
@@ -67,7 +69,7 @@ def sweep(
         raise UserError(f"unknown donor {donor!r}", remedy=f"use one of {', '.join(DONORS)}")
     path = model.fastest_path if fast else "full"
     setting = _Setting(model, base_ids, donor_ids, tuple(sites), metric, batch_tokens, path)
-    out = _Collected((len(base_ids), len(sites), n_groups))
+    out = Collected((len(base_ids), len(sites), n_groups))
     lengths = sorted({len(row) for row in base_ids})
     planned = {}
     for length in lengths:
@@ -86,11 +88,11 @@ def sweep(
     for pairs, plan in planned.items():
         states = _run_pairs(setting, out, pairs, plan, donor, seed)
         for start, rows in plan.items():
-            for chunk in _row_chunks(rows, len(base_ids[pairs[0]]), batch_tokens, path):
+            for chunk in _row_chunks(setting, rows, len(base_ids[pairs[0]])):
                 _run_rows(setting, out, states, start, chunk)
                 if progress is not None:
                     progress(int(out.ran.sum()), total)
-    return out.result(setting, groups)
+    return out.result(setting.sites, path, groups)
 
 
 def _chunks(setting: _Setting, length: int) -> Iterator[list[int]]:
@@ -104,21 +106,20 @@ def _chunks(setting: _Setting, length: int) -> Iterator[list[int]]:
         yield pairs[start : start + size]
 
 
-def _row_chunks(
-    rows: list[Row], length: int, batch_tokens: int, path: str
-) -> Iterator[list[Row]]:
+def _row_chunks(setting: _Setting, rows: list[Row], length: int) -> Iterator[list[Row]]:
     """Rows for one pass each; rows are ordered by first position, which all of a pass start at."""
+    most = max(1, PASS_LOGITS // setting.model.vocab_size)
     start = 0
     while start < len(rows):
-        first = rows[start].positions[0] if path == "resume+prefix" else 0
-        size = max(1, batch_tokens // (length - first))
+        first = rows[start].positions[0] if setting.path == "resume+prefix" else 0
+        size = min(most, max(1, setting.batch_tokens // (length - first)))
         yield rows[start : start + size]
         start += size
 
 
 def _run_pairs(
     setting: _Setting,
-    out: _Collected,
+    out: Collected,
     pairs: Sequence[int],
     plan: dict[int, list[Row]],
     donor: str,
@@ -163,14 +164,14 @@ def _run_pairs(
     kv = None
     if keys_values and all(part is not None for part in keys_values):
         layers = [[p[i] for p in keys_values if p is not None] for i in range(n_layers)]
-        kv = tuple(tuple(torch.cat(t) for t in zip(*layer)) for layer in layers)
+        kv = tuple((torch.cat([k for k, _ in p]), torch.cat([v for _, v in p])) for p in layers)
     residuals = {start: base[site] for start, site in starts.items()}
     local = {pair: row for row, pair in enumerate(pairs)}
     return _States(local, setting.tensor(setting.base_ids, pairs), residuals, values, kv)
 
 
 def _run_rows(
-    setting: _Setting, out: _Collected, states: _States, start: int, rows: Sequence[Row]
+    setting: _Setting, out: Collected, states: _States, start: int, rows: Sequence[Row]
 ) -> None:
     """One pass over patched rows that start at one block."""
     model = setting.model
@@ -212,9 +213,7 @@ def _prefix(
     return keys[:, :, :first][source], values[:, :, :first][source]
 
 
-def _edits(
-    states: _States, source: Tensor, first: int, rows: Sequence[Row]
-) -> list[Edit]:
+def _edits(states: _States, source: Tensor, first: int, rows: Sequence[Row]) -> list[Edit]:
     by_place: dict[Site, tuple[list[int], list[int]]] = {}
     for i, row in enumerate(rows):
         at_rows, at_places = by_place.setdefault(row.place, ([], []))
@@ -268,77 +267,3 @@ class _States:
     residuals: dict[int, Tensor]
     values: dict[Site, Tensor]
     keys_values: KeysValues | None
-
-
-@dataclass
-class _Collected:
-    """Metric values and counts as they come in."""
-
-    shape: tuple[int, int, int]
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-    base: dict[str, np.ndarray] = field(default_factory=dict)
-    donor: dict[str, np.ndarray] = field(default_factory=dict)
-    n_forwards: int = 0
-    n_tokens: int = 0
-    n_block_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        self.ran = np.zeros(self.shape, dtype=bool)
-
-    def count(self, forwards: int, tokens: int, blocks: int) -> None:
-        self.n_forwards += forwards
-        self.n_tokens += tokens
-        self.n_block_tokens += tokens * blocks
-
-    def add(
-        self, into: dict[str, np.ndarray], metric: Metric, logits: Tensor, pairs: Sequence[int]
-    ) -> None:
-        for name, values in _measured(metric, logits, pairs).items():
-            kept = into.setdefault(name, np.full(self.shape[0], np.nan))
-            kept[list(pairs)] = values
-
-    def add_rows(self, metric: Metric, logits: Tensor, rows: Sequence[Row]) -> None:
-        index = tuple(np.array([(r.pair, r.site_index, r.group) for r in rows]).T)
-        for name, values in _measured(metric, logits, [row.pair for row in rows]).items():
-            kept = self.values.setdefault(name, np.full(self.shape, np.nan))
-            kept[index] = values
-        self.ran[index] = True
-
-    def result(self, setting: _Setting, groups: Groups) -> SweepResult:
-        empty = np.array([[not group for group in chosen] for chosen in groups], dtype=bool)
-        empty = empty.reshape(self.shape[0], self.shape[2])
-        no_op = ~self.ran & ~empty[:, None, :]
-        for name, base in self.base.items():
-            kept = self.values.setdefault(name, np.full(self.shape, np.nan))
-            kept[no_op] = np.broadcast_to(base[:, None, None], self.shape)[no_op]
-        return SweepResult(
-            sites=setting.sites,
-            values=self.values,
-            base=self.base,
-            donor=self.donor,
-            ran=self.ran,
-            empty=empty,
-            n_rows_run=int(self.ran.sum()),
-            n_rows_no_op=int(no_op.sum()),
-            n_rows_empty=int(empty.sum()) * self.shape[1],
-            n_forwards=self.n_forwards,
-            n_tokens=self.n_tokens,
-            n_block_tokens=self.n_block_tokens,
-            path=setting.path,
-        )
-
-
-def _measured(metric: Metric, logits: Tensor, pairs: Sequence[int]) -> dict[str, np.ndarray]:
-    """The metric's values as float64 [rows], for logits [rows, 1, vocab]."""
-    index = torch.tensor(list(pairs), dtype=torch.int64, device=logits.device)
-    found = {}
-    for name, values in metric(full_precision(logits[:, 0]), index).items():
-        array = torch.as_tensor(values).detach().cpu().numpy().astype(np.float64)
-        if array.shape != (len(pairs),):
-            raise UserError(
-                f"metric {name!r} gave shape {array.shape}, expected ({len(pairs)},)",
-                where="metric",
-                remedy="return one value per row",
-            )
-        found[name] = array
-    return found
