@@ -126,6 +126,7 @@ def load_transformer(
     decoder, needs remote code, leaves weights uninitialised, or lacks the device.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if isinstance(source_or_path, ModelSource):
@@ -159,13 +160,15 @@ def load_transformer(
             trust_remote_code=trusted,
             local_files_only=True,
             output_loading_info=True,
+            # Reported by `_check_loaded`, which names them.
+            ignore_mismatched_sizes=True,
             **options,
         )
         model, loading = loaded
         tokenizer = AutoTokenizer.from_pretrained(
             directory, trust_remote_code=trusted, local_files_only=True
         )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"the model cannot be loaded: {error}",
             where=f"model {source.name}: {directory}",

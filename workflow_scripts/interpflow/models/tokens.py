@@ -17,6 +17,15 @@ from interpflow.errors import UserError
 # Some templates print today's date (Llama 3.1 reads `date_string`, others call strftime_now),
 # which would change every prompt overnight. 26 July 2024 is Llama 3.1's own fallback date.
 TEMPLATE_DATE = datetime(2024, 7, 26)
+# Shadows the renderer's clock; the renderer accepts no function from outside.
+FIXED_DATE_MACRO = (
+    "{%- macro strftime_now(form) -%}{{ form"
+    + "".join(
+        f" | replace('{sign}', '{TEMPLATE_DATE.strftime(sign)}')"
+        for sign in ("%d", "%b", "%B", "%m", "%Y", "%y", "%A", "%a", "%H", "%M", "%S")
+    )
+    + " }}{%- endmacro -%}"
+)
 SENTINEL = "interpflow user text"
 
 
@@ -185,12 +194,13 @@ def _not_a_continuation(tokenizer: Any, prompt: str, answer: str) -> UserError:
 
 
 def _rendered(tokenizer: Any, text: str) -> str:
+    template = tokenizer.get_chat_template()
     return tokenizer.apply_chat_template(
         [{"role": "user", "content": text}],
+        chat_template=FIXED_DATE_MACRO + template if "strftime_now" in template else template,
         tokenize=False,
         add_generation_prompt=True,
         date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
-        strftime_now=TEMPLATE_DATE.strftime,
         enable_thinking=False,
     )
 
