@@ -11,6 +11,7 @@ rule counting_figures:
         slopes="results/counting/{model}/running_count.parquet",
         probes="results/counting/{model}/probes.parquet",
         verdict="results/counting/{model}/verdict.json",
+        gates="results/counting/{model}/gates.json",
     output:
         **{
             figure: report(

@@ -28,7 +28,7 @@ RESULT_COLUMNS = {
     "n_resamples": _INT,
     "seed": pa.int64(),
     "family": _TEXT,
-    "flags": _WORDS,
+    "flags": _TEXT,
 }
 
 # A place in a model; layer −1 is the embedding, head −1 stands for all heads.
@@ -48,6 +48,7 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "is_match": _FLAGS,
         "match_positions": _INTS,
         "running_count": _INTS,
+        "largest_other_count": _INT,
         "prompt": _TEXT,
         "word_starts": _INTS,
         "word_ends": _INTS,
@@ -81,10 +82,12 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "family_id": _TEXT,
         "model": _TEXT,
         "split": _TEXT,
+        "source": _TEXT,
         "category": _TEXT,
         "template_id": _TEXT,
         "length": _INT,
         "count": _INT,
+        "largest_other_count": _INT,
         "scored_count": _INT,
         "expected_count": _REAL,
         "confidence": _REAL,
@@ -129,6 +132,8 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         **SITE_COLUMNS,
         "slot": _TEXT,
         "delta": _INT,
+        "clean_count": _INT,
+        "corrupted_count": _INT,
         "ran": _FLAG,
         **{
             f"{run}{metric}": _REAL

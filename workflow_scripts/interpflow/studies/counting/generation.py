@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def example_rows(
                 "is_match": list(example.is_match),
                 "match_positions": list(example.match_positions),
                 "running_count": list(example.running_count),
+                "largest_other_count": _largest_other(example, lexicon),
                 "prompt": prompt.text,
                 "word_starts": [start for start, _ in prompt.word_spans],
                 "word_ends": [end for _, end in prompt.word_spans],
@@ -78,6 +80,17 @@ def example_rows(
             }
         )
     return rows
+
+
+def _largest_other(example: CountingExample, lexicon: Lexicon) -> int:
+    """Words of the most frequent other category: what a model that counts the wrong one says."""
+    others = Counter(
+        category
+        for word in example.words
+        for category in lexicon.categories_of(word)
+        if category != example.category
+    )
+    return max(others.values(), default=0)
 
 
 def pair_rows(pairs: Iterable[CountingPair]) -> list[dict[str, Any]]:

@@ -25,6 +25,19 @@ from interpflow.tables.provenance import Provenance
 from interpflow.tasks.counting.parse import parse_lenient, parse_strict
 from interpflow.tasks.counting.prompts import CountingTemplate, answer_text, load_templates
 
+# What the benchmark needs to know of an example beside the answers.
+CARRIED_COLUMNS = (
+    "example_id",
+    "family_id",
+    "split",
+    "source",
+    "category",
+    "template_id",
+    "length",
+    "count",
+    "largest_other_count",
+)
+
 logger = logging.getLogger("counting.inference")
 
 
@@ -110,8 +123,7 @@ def answer_rows(
         best = int(scores.best[i])
         found.append(
             {
-                **{key: row[key] for key in ("example_id", "family_id", "split", "category",
-                                             "template_id", "length", "count")},
+                **{key: row[key] for key in CARRIED_COLUMNS},
                 "model": name,
                 "scored_count": best,
                 "expected_count": float(shares[i] @ counts),

@@ -303,6 +303,8 @@ def _effect_table(
         "head": np.array([-1 if s.head is None else s.head for s in result.sites])[site],
         "slot": np.array(list(slot_names))[slot],
         "delta": sign * of_pair("delta"),
+        "clean_count": of_pair("clean_count"),
+        "corrupted_count": of_pair("corrupted_count"),
         "ran": result.ran.ravel()[kept],
     }
     for metric in METRICS:

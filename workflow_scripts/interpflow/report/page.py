@@ -1,0 +1,125 @@
+"""The report: one self-contained HTML page, readable offline, with every number's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+
+import interpflow
+from interpflow.tables.atomic import atomic_path
+from interpflow.tables.documents import read_document
+from interpflow.tables.provenance import Provenance
+
+FIGURE_CAPTIONS = {
+    "accuracy": "Share of prompts whose highest-scoring count is right.",
+    "confusion": "What the model answers to each truth.",
+    "responses": "How often each count is true and how often it is answered.",
+    "position_map": "Effect of patching the residual stream at one place, averaged over minimal "
+    "pairs: one word swapped between member and non-member.",
+    "layer_importance": "The same effect by layer at the places that the answer is read from.",
+    "running_count": "Whether patching the states after word k with those of a list of another "
+    "running count moves the answer by the difference; and whether a probe reads the count.",
+}
+HEADLINES = (
+    "accuracy",
+    "accuracy above the best constant",
+    "mean absolute error",
+    "bias",
+    "within one",
+    "log loss",
+    "expected calibration error",
+)
+
+
+def write_report(
+    spec: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    path: Path | str,
+    provenance: Provenance | None = None,
+) -> None:
+    """Write the page from the studies' summaries and figures."""
+    models = list(spec["models"])
+    counting = None
+    if models:
+        summary = read_document(inputs["summary"], "counting_summary")
+        counting = counting_section(summary, models, list(inputs["figures"]))
+    environment = Environment(
+        loader=PackageLoader("interpflow.report"), autoescape=select_autoescape(default=True)
+    )
+    environment.filters |= {"number": _number, "share": _share, "p": _p}
+    page = environment.get_template("report.html.jinja").render(
+        version=interpflow.__version__,
+        counting=counting,
+        provenance=(provenance or Provenance()).to_dict(),
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def counting_section(
+    summary: Mapping[str, Any], models: list[str], figures: list[str]
+) -> dict[str, Any]:
+    """What the template shows of the counting study."""
+    drawn = {name: [path for path in figures if f"/{name}/" in path] for name in models}
+    return {
+        "data": summary["data"],
+        "comparison": [row for row in summary["comparison"] if row["analysis"] == "scored"],
+        "models": [_model(name, summary["models"][name], drawn[name]) for name in models],
+    }
+
+
+def _model(name: str, found: Mapping[str, Any], figures: list[str]) -> dict[str, Any]:
+    scored = {row["quantity"]: row for row in found["estimates"] if row["analysis"] == "scored"}
+    return {
+        "name": name,
+        "manifest": found["manifest"],
+        "benchmark": found["benchmark"],
+        "verdict": found["running_count"],
+        "gates": found["gates"],
+        "headlines": [scored[quantity] for quantity in HEADLINES if quantity in scored],
+        "mediation": [
+            row
+            for row in found["mediation"]
+            if row["analysis"].startswith("mediation (minimal") and row["factor"] == "all"
+        ],
+        "layers": _layer_table(found["mediation"]),
+        "figures": [
+            {
+                "name": Path(path).stem.replace("_", " "),
+                "caption": FIGURE_CAPTIONS[Path(path).stem],
+                # Our own renderer wrote it; text of models and data is escaped in it.
+                "svg": Markup(Path(path).read_text(encoding="utf-8")),
+            }
+            for path in figures
+        ],
+    }
+
+
+def _layer_table(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line per mediator and layer with the decomposition's estimates by name."""
+    table: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        if row["analysis"].startswith("mediation (minimal") and row["factor"] != "all":
+            line = table.setdefault(
+                (row["factor"], row["level"]), {"place": row["factor"], "layer": row["level"]}
+            )
+            line[row["quantity"]] = row
+    return list(table.values())
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.1%}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
