@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -55,7 +56,7 @@ def bootstrap_t_mean(
     """
     units = complete_units(values, clusters=clusters)
     data, groups = units.columns[0], units.n_groups
-    counts = {
+    counts: dict[str, Any] = {
         "n_units": units.n_rows,
         "n_clusters": units.n_clusters,
         "n_dropped": units.n_dropped,
@@ -118,7 +119,7 @@ def bca(
     if n_resamples < 1:
         raise UserError("a bootstrap needs at least one resample", where="n_resamples")
     units = complete_units(*columns, clusters=clusters)
-    counts = {
+    counts: dict[str, Any] = {
         "n_units": units.n_rows,
         "n_clusters": units.n_clusters,
         "n_dropped": units.n_dropped,

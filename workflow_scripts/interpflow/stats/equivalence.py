@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -48,7 +49,7 @@ def tost(
     if not low < high:
         raise UserError(f"equivalence bounds ({low}, {high}) are not increasing")
     base = t_estimate(mean, variance, units, quantity=quantity, level=1 - 2 * alpha)
-    counts = {
+    counts: dict[str, Any] = {
         "test": "tost",
         "n_units": base.n_units,
         "n_clusters": base.n_clusters,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -168,7 +168,11 @@ def kappa(
     """
     counts = np.asarray(table, dtype=np.float64)
     total = counts.sum()
-    record = {"n_units": int(total), "ci_level": level, "test": f"kappa_{weights}_atanh"}
+    record: dict[str, Any] = {
+        "n_units": int(total),
+        "ci_level": level,
+        "test": f"kappa_{weights}_atanh",
+    }
     if total == 0:
         return undefined(quantity, EMPTY_CELL, **record)
     shares, w = counts / total, _kappa_weights(len(counts), weights)
@@ -207,7 +211,11 @@ def answer_slope(
     """
     units = complete_units(truth, answers, clusters=clusters)
     quantity = "slope of answer on truth"
-    counts = {"n_units": units.n_rows, "n_dropped": units.n_dropped, "ci_level": level}
+    counts: dict[str, Any] = {
+        "n_units": units.n_rows,
+        "n_dropped": units.n_dropped,
+        "ci_level": level,
+    }
     if units.n_rows == 0:
         return undefined(quantity, EMPTY_CELL, **counts)
     true, given = units.columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -92,7 +93,7 @@ def t_estimate(
     name: str = "",
 ) -> Estimate:
     """The record of an estimate with a variance that has G−1 degrees of freedom."""
-    counts = {
+    counts: dict[str, Any] = {
         "n_units": units.n_rows,
         "n_clusters": units.n_clusters,
         "n_dropped": units.n_dropped,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -123,7 +124,7 @@ def cochran_q(correct: ArrayLike, *, quantity: str = "Cochran Q") -> Estimate:
     k = table.shape[1]
     columns, rows = table.sum(axis=0), table.sum(axis=1)
     denominator = k * rows.sum() - (rows**2).sum()
-    counts = {"n_units": len(table), "test": "cochran_q"}
+    counts: dict[str, Any] = {"n_units": len(table), "test": "cochran_q"}
     if denominator == 0:
         return undefined(quantity, NO_VARIATION, **counts)
     q = float((k - 1) * (k * (columns**2).sum() - columns.sum() ** 2) / denominator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -117,7 +118,7 @@ def ratio_of_means(
     expectation when the denominator can be 0.
     """
     units = complete_units(numerator, denominator, clusters=clusters)
-    counts = {
+    counts: dict[str, Any] = {
         "ci_level": level,
         "test": "fieller",
         "n_units": units.n_rows,

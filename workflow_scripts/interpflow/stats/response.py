@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -100,7 +101,12 @@ def marginal_divergence(
         raise UserError(f"truth {true.shape} and answers {given.shape} differ in shape")
     size, n = len(listed) + 1, len(true)
     labels = (*(f"{value:g}" for value in listed), "other")
-    counts = {"n_units": n, "n_resamples": n_resamples, "seed": seed, "test": "paired_swap"}
+    counts: dict[str, Any] = {
+        "n_units": n,
+        "n_resamples": n_resamples,
+        "seed": seed,
+        "test": "paired_swap",
+    }
     if n == 0:
         empty = np.full(size, math.nan)
         missing = [undefined(name, EMPTY_CELL, **counts) for name in ("TV", "JSD")]
@@ -153,7 +159,7 @@ def stuart_maxwell(table: ArrayLike) -> Estimate:
     difference = (used.sum(axis=1) - used.sum(axis=0))[:-1]
     covariance = np.diag(used.sum(axis=1) + used.sum(axis=0)) - used - used.T
     covariance = covariance[:-1, :-1]
-    record = {"n_units": int(counts.sum()), "test": "stuart_maxwell"}
+    record: dict[str, Any] = {"n_units": int(counts.sum()), "test": "stuart_maxwell"}
     quantity = "equal marginals"
     if not covariance.size or np.linalg.matrix_rank(covariance) < len(covariance):
         return undefined(quantity, NO_VARIATION, **record)
@@ -172,7 +178,7 @@ def bowker(table: ArrayLike) -> Estimate:
     upper = np.triu_indices(len(counts), 1)
     total, difference = (counts + counts.T)[upper], (counts - counts.T)[upper]
     used = total > 0
-    record = {"n_units": int(counts.sum()), "test": "bowker"}
+    record: dict[str, Any] = {"n_units": int(counts.sum()), "test": "bowker"}
     if not used.any():
         return undefined("symmetry", NO_VARIATION, **record)
     statistic = float((difference[used] ** 2 / total[used]).sum())
@@ -239,7 +245,12 @@ def input_sensitivity(
     labels = np.where(np.isfinite(given), given, math.inf)
     n = len(given)
     quantity = "I(answer; truth)"
-    record = {"n_units": n, "n_resamples": n_resamples, "seed": seed, "test": "permutation"}
+    record: dict[str, Any] = {
+        "n_units": n,
+        "n_resamples": n_resamples,
+        "seed": seed,
+        "test": "permutation",
+    }
     if n == 0:
         gate = _sensitivity_gate(math.nan, alpha)
         return InputSensitivity(undefined(quantity, EMPTY_CELL, **record), math.nan, math.nan, gate)

@@ -1,0 +1,85 @@
+"""Control tasks for a probe: running counts of random word sets with the category's profile."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpflow.errors import UserError
+
+# Random sets against which the real category is ranked: the smallest p is 1/21.
+DEFAULT_CONTROL_SETS = 20
+
+
+def draw_control_sets(
+    categories: Mapping[str, Collection[str]],
+    bands: Mapping[str, str],
+    *,
+    n_sets: int = DEFAULT_CONTROL_SETS,
+    seed: int,
+) -> tuple[dict[str, frozenset[str]], ...]:
+    """For each category, `n_sets` random word sets of its size and frequency profile.
+
+    `categories` maps a category to its words, `bands` every word that may be drawn to its
+    frequency band. The running count of such a set keeps the growth and autocorrelation of the
+    real one, and means nothing (Hewitt & Liang 2019). Raises UserError for a word without a band.
+    """
+    vocabulary: dict[str, list[str]] = defaultdict(list)
+    for word in sorted(bands):
+        vocabulary[bands[word]].append(word)
+    rng = np.random.default_rng(seed)
+    sets: list[dict[str, frozenset[str]]] = [{} for _ in range(n_sets)]
+    for category in sorted(categories):
+        profile: dict[str, int] = defaultdict(int)
+        for word in categories[category]:
+            if word not in bands:
+                raise UserError(
+                    f"{word!r} of category {category!r} has no frequency band", where="bands"
+                )
+            profile[bands[word]] += 1
+        for chosen in sets:
+            drawn: list[str] = []
+            for band, size in sorted(profile.items()):
+                picks = rng.choice(len(vocabulary[band]), size=size, replace=False)
+                drawn.extend(vocabulary[band][int(pick)] for pick in picks)
+            chosen[category] = frozenset(drawn)
+    return tuple(sets)
+
+
+def running_counts(
+    words: Sequence[str],
+    categories: Sequence[str],
+    list_ids: Sequence[object],
+    positions: Sequence[int],
+    word_sets: Sequence[Mapping[str, Collection[str]]],
+) -> NDArray[np.float64]:
+    """Running count at each row, for each assignment of words to categories: [rows, sets].
+
+    A row is one word of one list: `words`, the `categories` its list asks for, `list_ids`, and its
+    `positions` in the list. All words of a list must be among the rows.
+    Raises UserError when the positions of a list are not consecutive.
+    """
+    ids = np.unique(np.asarray([str(i) for i in list_ids]), return_inverse=True)[1]
+    place = np.asarray(positions)
+    order = np.lexsort((place, ids))
+    starts = np.flatnonzero(np.r_[True, np.diff(ids[order]) != 0])
+    steps = np.diff(place[order])
+    inside = np.diff(ids[order]) == 0
+    if np.any(steps[inside] != 1):
+        raise UserError("positions inside a list are not consecutive", where="positions")
+    member = np.array(
+        [
+            [word in chosen[category] for chosen in word_sets]
+            for word, category in zip(words, categories, strict=True)
+        ],
+        dtype=np.float64,
+    )[order]
+    total = np.cumsum(member, axis=0)
+    before = np.vstack([np.zeros((1, len(word_sets))), total])[starts]
+    lengths = np.diff(np.r_[starts, len(order)])
+    counts = np.empty_like(total)
+    counts[order] = total - np.repeat(before, lengths, axis=0)
+    return counts
