@@ -82,13 +82,12 @@ def test_ambiguous_exactly_when_in_several_categories(memberships):
 
 
 def test_senses_gloss_ambiguous_rows_only(memberships):
+    most = {"0": 0, "1": MAX_GLOSS_WORDS}
+    least = {"0": 0, "1": 1}
     wrong = [
         (row["word"], row["category"])
         for row in memberships
-        if row["ambiguous"] == "1"
-        and not 1 <= len(row["sense"].split()) <= MAX_GLOSS_WORDS
-        or row["ambiguous"] == "0"
-        and row["sense"]
+        if not least[row["ambiguous"]] <= len(row["sense"].split()) <= most[row["ambiguous"]]
     ]
     assert not wrong
 
