@@ -245,3 +245,17 @@ def test_codes_accept_text_and_count_levels():
     codes, n = codes_of(["b", "a", "b"], 3)
     assert codes.tolist() == [1, 0, 1]
     assert n == 2
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_units_of_measurement_do_not_matter(scale):
+    x = np.random.default_rng(6).normal(1, 1, 30)
+    plain, scaled = mean_interval(x), mean_interval(x * scale)
+    assert scaled.ci_low == pytest.approx(plain.ci_low * scale, rel=1e-9)
+    assert scaled.p_value == pytest.approx(plain.p_value, rel=1e-6)
+    boot = bootstrap_t_mean(x * scale, n_resamples=199, seed=0)
+    assert boot.ci_low == pytest.approx(
+        bootstrap_t_mean(x, n_resamples=199, seed=0).ci_low * scale, rel=1e-9
+    )
+    equal = mean_interval(np.full(30, 0.1 * scale))
+    assert DEGENERATE_VARIANCE in equal.flags

@@ -160,3 +160,16 @@ def test_skewed_effects_need_the_placebo_contrast():
         contrast += max_t(real - placebo, n_resamples=199, seed=index).p_step_down.min() <= 0.05
     assert contrast / repeats <= 0.095
     assert raw > contrast
+
+
+def test_the_best_cell_must_be_estimated_on_other_data():
+    rng = np.random.default_rng(13)
+    chosen, fresh = [], []
+    for _ in range(60):
+        discover, confirm = rng.normal(size=(2, 50, 1000))
+        means = discover.mean(axis=0)
+        best = int(np.argmax(means))
+        chosen.append(means[best])
+        fresh.append(confirm[:, best].mean())
+    assert np.mean(chosen) == pytest.approx(0.458, abs=0.02)
+    assert np.mean(fresh) == pytest.approx(0, abs=0.06)

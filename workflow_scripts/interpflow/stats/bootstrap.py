@@ -36,7 +36,7 @@ def _studentized(
     squares = weights @ (sums**2) - 2 * means * (weights @ (sums * sizes))
     squares += means**2 * (weights @ (sizes**2))
     variance = squares * groups / (groups - 1) / total**2
-    floor = 1e-24 * np.maximum(1.0, means**2)
+    floor = 1e-26 * means**2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(variance > floor, (means - centre) / np.sqrt(variance), np.nan)
 
@@ -74,7 +74,7 @@ def bootstrap_t_mean(
     sums = group_sums(data, units.codes, groups)
     sizes = np.bincount(units.codes, minlength=groups).astype(np.float64)
     error = math.sqrt(((sums - sizes * mean) ** 2).sum() * groups / (groups - 1)) / len(data)
-    if not error > 1e-13 * max(1.0, abs(mean)):
+    if not error > 1e-13 * abs(mean):
         flags = (*flags, DEGENERATE_VARIANCE)
         return Estimate(quantity=quantity, estimate=mean, flags=flags, **counts)
     rng = np.random.default_rng(seed)

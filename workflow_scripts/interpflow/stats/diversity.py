@@ -127,8 +127,8 @@ def diversity_difference(
 
     def draw(corpus: Sequence[Sequence[str]]) -> float:
         tokens: list[str] = []
-        for index in rng.permutation(len(corpus)).tolist():
-            tokens.extend(corpus[index])
+        for index in rng.permutation(len(corpus)):
+            tokens.extend(corpus[int(index)])
             if len(tokens) >= budget:
                 break
         return distinct_n(tokens[:budget], 1)

@@ -108,7 +108,7 @@ def t_estimate(
     flags = (TOO_FEW_CLUSTERS,) if few else ()
     test = name or ("t" if units.n_clusters is None else "cluster_t")
     # Rounding leaves a residue of about 1e-32 · mean² in the variance of equal values.
-    if not variance > (1e-13 * max(1.0, abs(mean))) ** 2:
+    if not variance > (1e-13 * mean) ** 2:
         low, high = math.nan, math.nan
         if is_proportion and mean in (0.0, 1.0):
             low, high = wilson(mean * groups, groups, level)

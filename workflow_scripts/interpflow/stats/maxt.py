@@ -23,8 +23,8 @@ from interpflow.stats.units import codes_of, group_sums
 FloatArray = NDArray[np.float64]
 
 DEFAULT_RESAMPLES = 9999
-# Largest [draws, cells] temporary, in numbers: 4e6 float64 is 32 MB.
-_BLOCK = 4_000_000
+# Largest [draws, cells] temporary, in numbers: 5e5 float64 is 4 MB, which stays near the cache.
+_BLOCK = 500_000
 
 
 @dataclass(frozen=True)
