@@ -6,6 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from interpflow.engine import Model, load
+
 VOCABULARY = 50
 # Larger than the usual 0.02, so that every part of the network matters to the logits.
 WEIGHT_SD = 0.3
@@ -20,6 +22,8 @@ _LLAMA_LIKE = {
     "initializer_range": WEIGHT_SD,
     "pad_token_id": 0,
 }
+# transformers computes some steps of these in float32 whatever the model's type.
+PARTLY_FLOAT32 = ("gemma2",)
 CONFIGS: dict[str, tuple[str, dict]] = {
     "llama": ("llama", _LLAMA_LIKE),
     "llama_grouped": ("llama", {**_LLAMA_LIKE, "num_key_value_heads": 2, "head_dim": 16}),
@@ -97,3 +101,28 @@ def tiny_module(name: str, **changes: object) -> PreTrainedModel:
         if parameter.ndim == 1:
             parameter.data += 0.1 * torch.randn_like(parameter)
     return module
+
+
+def tiny_model(name: str, dtype: str = "float64", **changes: object) -> Model:
+    return load(tiny_module(name, **changes), dtype=dtype)
+
+
+def tiny_pairs(
+    n_pairs: int = 3, length: int = 11, seed: int = 1
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Base and donor prompts that differ at two or three positions, from the third one on."""
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randint(1, VOCABULARY, (n_pairs, length), generator=generator).tolist()
+    donor = [list(row) for row in base]
+    for i, row in enumerate(donor):
+        for place in {2 + i % 3, length // 2, length - 3}:
+            row[place] = 1 + row[place] % (VOCABULARY - 1)
+    return base, donor
+
+
+def hook_count(model: Model) -> int:
+    """Forward hooks and replaced forwards anywhere in the model."""
+    return sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks) + ("forward" in m.__dict__)
+        for m in model.module.modules()
+    )

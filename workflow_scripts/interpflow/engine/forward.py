@@ -28,7 +28,6 @@ def run_forward(
     architecture: Architecture,
     input_ids: Tensor,
     *,
-    attention_mask: Tensor | None = None,
     edits: Sequence[Edit] = (),
     capture: Sequence[Site] = (),
     logits_at: Tensor | None = None,
@@ -38,7 +37,8 @@ def run_forward(
 ) -> ForwardResult:
     """Run tokens [batch, position] and return logits and captured states.
 
-    attention_mask: [batch, position], only for right-padded batches of a whole pass.
+    input_ids may be padded on the right: no mask hides the padding, because under a causal mask no
+    real token sees it, while a padded token that may see nothing at all would turn into NaN.
     logits_at: int64 [batch], the place of each row whose logits are computed (all places if None).
     resume: start at a block, or after cached positions, instead of at the beginning.
     observe: attaches further hooks, after the edits, and adds their handles to the list it gets.
@@ -66,9 +66,9 @@ def run_forward(
         if architecture.takes_position_ids:
             places = torch.arange(first, first + positions, device=input_ids.device)
             arguments["position_ids"] = places.expand(batch, positions)
-        output = module(
-            input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **arguments
-        )
+        # All ones: a model would warn about padding tokens, or look for them, if given no mask.
+        arguments["attention_mask"] = input_ids.new_ones(batch, first + positions)
+        output = module(input_ids=input_ids, return_dict=True, **arguments)
     recorder.check_fired()
     keys_values = _keys_values(cache, architecture, positions) if keep_keys_values else None
     return ForwardResult(output.logits, recorder.finished(capture), keys_values)

@@ -177,7 +177,7 @@ class _Check:
         clean = self.model.capture(self.batch, [site, after])
         patch = Patch(site, [[p] for p in places], self._random_like(clean[site], site))
         _, patched = self.model.run(self.batch, patches=[patch], sites=[after])
-        scale = float(torch.nan_to_num(clean[after]).abs().max())
+        scale = float(torch.nan_to_num(clean[after]).abs().max()) or 1.0
         earlier, own = 0.0, float("inf")
         for row, place in enumerate(places):
             change = (patched[after][row] - clean[after][row]).abs().amax(dim=-1)
@@ -271,7 +271,8 @@ class _Check:
 
     @property
     def _scale(self) -> float:
-        return max(float(self.base_logits.abs().max()), float(self.donor_logits.abs().max()))
+        largest = max(float(z.abs().max()) for z in (self.base_logits, self.donor_logits))
+        return largest or 1.0
 
     def _gap(self, found: Tensor, expected: Tensor) -> float:
         gap = (found - expected).abs().max()

@@ -241,7 +241,6 @@ class Model:
             self.module,
             self.architecture,
             batch.input_ids,
-            attention_mask=batch.attention_mask if batch.is_padded else None,
             edits=edits,
             capture=sites,
             logits_at=batch.lengths - 1,
