@@ -7,8 +7,9 @@ import pytest
 
 from interpflow.errors import UserError
 from interpflow.stats.control_tasks import draw_control_sets, running_counts
-from interpflow.stats.probing import best_layer_p, group_folds, position_only_r2, probe
+from interpflow.stats.probing import best_layer_p, position_only_r2, probe
 from interpflow.stats.record import NO_VARIATION
+from interpflow.stats.ridge import group_folds
 
 N_WORDS, N_LISTS = 10, 150
 
