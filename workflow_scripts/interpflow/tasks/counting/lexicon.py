@@ -40,11 +40,7 @@ class Lexicon:
 
     def non_members(self, category: str) -> tuple[str, ...]:
         """Unambiguous words no sense of which lies in the category, sorted."""
-        return tuple(
-            word
-            for word in self._plain_words
-            if category not in self.memberships[word]
-        )
+        return tuple(word for word in self._plain_words if category not in self.memberships[word])
 
     def categories_of(self, word: str) -> frozenset[str]:
         """Categories the word belongs to by any sense; empty for an unknown word."""
