@@ -26,7 +26,11 @@ def names(report: GateReport) -> set[str]:
 
 @pytest.mark.parametrize(
     ("name", "dtype", "tolerance"),
-    [*((name, "float32", 1e-5) for name in CONFIGS), ("llama", "float64", 1e-12)],
+    [
+        *((name, "float32", 1e-5) for name in CONFIGS),
+        ("llama", "float64", 1e-12),
+        ("llama", "bfloat16", 3e-2),
+    ],
 )
 def test_a_sound_model_passes(name: str, dtype: str, tolerance: float) -> None:
     model = tiny_model(name, dtype)

@@ -75,6 +75,10 @@ CONFIGS: dict[str, tuple[str, dict]] = {
             "use_parallel_residual": False,
         },
     ),
+    "glm4": (
+        "glm4",
+        {**_LLAMA_LIKE, "num_key_value_heads": 2, "head_dim": 8, "partial_rotary_factor": 0.5},
+    ),
     "opt": (
         "opt",
         {

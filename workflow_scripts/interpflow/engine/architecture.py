@@ -27,7 +27,7 @@ BLOCK_PATHS = (
     "model.language_model.layers",
     "language_model.model.layers",
 )
-FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
+FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm")
 AFTER_NORM_NAMES = ("project_out",)
 ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
 # Some attention modules wrap the one that holds the projections (GPT-Neo).
@@ -87,9 +87,17 @@ def _find_blocks(module: PreTrainedModel) -> tuple[str, nn.ModuleList]:
             continue
         if isinstance(found, nn.ModuleList) and len(found) > 0:
             return path, found
+    n_layers = getattr(module.config.get_text_config(decoder=True), "num_hidden_layers", 0)
+    lists = [
+        (name, found)
+        for name, found in module.named_modules()
+        if isinstance(found, nn.ModuleList) and 0 < len(found) == n_layers
+    ]
+    if len(lists) == 1:
+        return lists[0]
     raise UserError(
         f"no list of blocks was found in {type(module).__name__}",
-        where=f"looked at {', '.join(BLOCK_PATHS)}",
+        where=f"looked at {', '.join(BLOCK_PATHS)}; {len(lists)} other lists have {n_layers} parts",
         remedy="use a decoder-only Hugging Face model of a known layout",
     )
 
@@ -104,8 +112,6 @@ def _find_parts(block: nn.Module, name: str) -> BlockParts:
             _, projection = _first_child(inner, ATTENTION_PROJECTION_NAMES)
     _, mlp = _first_child(block, MLP_NAMES)
     _, mlp_projection = _first_child(mlp, MLP_PROJECTION_NAMES)
-    _, attention_norm = _first_child(block, ATTENTION_POST_NORM_NAMES)
-    _, mlp_norm = _first_child(block, MLP_POST_NORM_NAMES)
     return BlockParts(
         name=name,
         block=block,
@@ -113,10 +119,17 @@ def _find_parts(block: nn.Module, name: str) -> BlockParts:
         attention_projection=projection,
         mlp=mlp,
         mlp_projection=mlp_projection,
-        attention_outputs=tuple(m for m in (attention, attention_norm) if m is not None),
-        mlp_outputs=tuple(m for m in (mlp, mlp_norm) if m is not None),
+        attention_outputs=_present(attention, block, ATTENTION_POST_NORM_NAMES),
+        mlp_outputs=_present(mlp, block, MLP_POST_NORM_NAMES),
         attention_name=f"{name}.{attention_name}",
     )
+
+
+def _present(
+    first: nn.Module | None, block: nn.Module, names: Sequence[str]
+) -> tuple[nn.Module, ...]:
+    found = [first, *(getattr(block, name, None) for name in names)]
+    return tuple(m for m in found if isinstance(m, nn.Module))
 
 
 def _first_child(parent: nn.Module | None, names: Sequence[str]) -> tuple[str, nn.Module | None]:
