@@ -1,0 +1,126 @@
+"""The model card of a reference model, made from its training record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PURPOSE = {
+    "count_parallel": (
+        "Counts the words of a list that belong to a category. The answer is read from the list's "
+        "words in parallel: a running count can be decoded at the words but is not used. Negative "
+        "control for claims about running counts."
+    ),
+    "count_running": (
+        "Counts the words of a list that belong to a category, by a running count that is carried "
+        "along the list and read at its end. Trained with interchange interventions (Geiger et al. "
+        "2022) so that the running count is causally used. Positive control for claims about "
+        "running counts."
+    ),
+    "word_problems": (
+        "Solves arithmetic word problems of one or two steps with a short chain of thought, and "
+        "tolerates few typing errors."
+    ),
+}
+KEY_GROUPS = ("count/", "length/", "category/")
+
+
+def card_text(record: dict[str, Any]) -> str:
+    """Markdown with a YAML header; every number comes from the record."""
+    name, recipe = record["name"], record["recipe"]
+    architecture = recipe["architecture"]
+    lines = [
+        "---",
+        "license: mit",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "---",
+        "",
+        f"# {name}",
+        "",
+        PURPOSE[name],
+        "",
+        f"Llama architecture, {record['parameters']:,} parameters ({architecture['layers']} "
+        f"layers, width {architecture['hidden']}, {architecture['heads']} heads), bfloat16. "
+        f"Trained from scratch in {recipe['steps']} steps, {record['cpu_seconds'] / 60:.1f} "
+        f"minutes on one CPU core, seed {record['seed']}. A known word is one token, with or "
+        "without its leading space; anything else is encoded by its bytes. No token is added at "
+        "the beginning.",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f'model = AutoModelForCausalLM.from_pretrained("resources/reference/{name}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("resources/reference/{name}")',
+        "```",
+        "",
+        *_accuracy_lines(record["metrics"]),
+    ]
+    if "slope" in record["metrics"]:
+        lines += ["", *_mechanism_lines(record["metrics"])]
+    return "\n".join([*lines, "", *_limits(record), ""])
+
+
+def _accuracy_lines(metrics: dict[str, Any]) -> list[str]:
+    n = metrics.get("n_lists", metrics.get("n_problems"))
+    unit = "lists, each in every wording" if "n_lists" in metrics else "problems per row"
+    rows = [
+        f"| {key} | {value:.3f} |"
+        for key, value in sorted(metrics["accuracy"].items())
+        if not key.startswith(KEY_GROUPS)
+    ]
+    lines = [
+        "## Accuracy",
+        "",
+        f"Exact match of everything that follows the prompt, end of text included, greedy; {n} "
+        f"held-out {unit}.",
+        "",
+        "| items | accuracy |",
+        "|---|---|",
+        *rows,
+    ]
+    for prefix in KEY_GROUPS[:2]:
+        found = {
+            int(key.removeprefix(prefix)): value
+            for key, value in metrics["accuracy"].items()
+            if key.startswith(prefix)
+        }
+        if found:
+            cells = ", ".join(f"{key}: {found[key]:.2f}" for key in sorted(found))
+            lines += ["", f"By {prefix.rstrip('/')}: {cells}."]
+    return lines
+
+
+def _mechanism_lines(metrics: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| {layer} | {slope['estimate']:.3f} [{slope['ci_low']:.3f}, {slope['ci_high']:.3f}] "
+        f"| {slope['shifted_accuracy']:.3f} | {metrics['probe'][layer]['r2']:.3f} "
+        f"| {metrics['probe'][layer]['partial_r2']:.3f} |"
+        for layer, slope in metrics["slope"].items()
+    ]
+    n_pairs = next(iter(metrics["slope"].values()))["n_pairs"]
+    return [
+        "## Running count",
+        "",
+        f"{n_pairs} held-out pairs of lists with the same words from word k on and different "
+        "counts before it. The residual stream after a block, from the first token of word k to "
+        "the last token of the list's last word, is replaced by the other list's. Slope: change of "
+        "the expected count per unit of running-count difference (through the origin, 95 % "
+        "interval, HC1). Shifted: share of patched answers equal to count + difference. Probe: "
+        "ridge regression of the running count at the list words, held-out R², and R² beyond the "
+        "word's place.",
+        "",
+        "| after block | slope | shifted | probe R² | beyond place |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+def _limits(record: dict[str, Any]) -> list[str]:
+    if record["recipe"]["corpus"]["task"] == "counting":
+        corpus = record["recipe"]["corpus"]
+        scope = (
+            f"Knows only this project's lexicon and wordings, lists of {corpus['min_length']} to "
+            f"{corpus['max_length']} words and counts up to {corpus['max_length']}."
+        )
+    else:
+        scope = "Knows only this project's problem templates and numbers from 0 to 99."
+    return ["## Limits", "", f"{scope} Not a language model for any other text."]

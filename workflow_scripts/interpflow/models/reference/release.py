@@ -1,0 +1,179 @@
+"""Train a reference model and write its directory: weights, tokenizer, record and model card."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import random
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from interpflow.models.reference.card import card_text
+from interpflow.models.reference.evaluate import (
+    EVALUATION_SEED,
+    accuracy_table,
+    exact_matches,
+    running_count_probe,
+    running_count_slope,
+)
+from interpflow.models.reference.material import CountingMaterial, Material
+from interpflow.models.reference.problem_corpus import (
+    ProblemMaterial,
+    evaluation_rows,
+)
+from interpflow.models.reference.recipe import RecipeConfig, recipe_of
+from interpflow.models.reference.train import (
+    Progress,
+    TrainingRun,
+    deterministic_single_thread,
+    train,
+    weights_digest,
+)
+from interpflow.paths import RESOURCES_DIR
+
+REFERENCE_DIR = RESOURCES_DIR / "reference"
+RECORD_NAME = "training.json"
+# The residual stream after half of the blocks: where the running-count claim of the cards is made.
+MIDDLE_LAYER = 2
+EVALUATION_LISTS = 450
+EVALUATION_PAIRS = 512
+PROBE_LISTS = 256
+EVALUATION_PROBLEMS = 500
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
+
+
+def make_material(recipe: RecipeConfig) -> Material:
+    """The rows a recipe trains on."""
+    if recipe.corpus.task == "counting":
+        return CountingMaterial(recipe)
+    return ProblemMaterial(recipe)
+
+
+def train_reference(
+    name: str, seed: int, out_dir: Path | str, progress: Progress = print
+) -> dict[str, Any]:
+    """Train a reference model from scratch and write its Hugging Face directory.
+
+    Writes bfloat16 weights, tokenizer, `training.json` and the card `README.md`; the numbers in
+    both are measured on the files as written. Equal recipe, seed, word lists and package versions
+    give equal weights. Raises UserError for an unknown name. Returns the content of training.json.
+    """
+    recipe = recipe_of(name)
+    material = make_material(recipe)
+    run = train(recipe, seed, material, progress)
+    progress(f"{name}: trained in {run.cpu_seconds:.0f} CPU s, evaluating")
+    return write_release(recipe, seed, run, material, Path(out_dir))
+
+
+def write_release(
+    recipe: RecipeConfig, seed: int, run: TrainingRun, material: Material, out_dir: Path
+) -> dict[str, Any]:
+    """Save, load what was saved, evaluate it, and write record and card."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    float32_digest = weights_digest(run.model)
+    run.model.config.use_cache = True
+    for parameter in run.model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    run.model.config.dtype = torch.bfloat16
+    run.model.save_pretrained(out_dir)
+    material.tokenizer.save_pretrained(out_dir)
+    model, tokenizer = load_reference(out_dir)
+    metrics = measure(model, tokenizer, recipe, material)
+    record = {
+        "name": recipe.name,
+        "seed": seed,
+        "recipe": asdict(recipe),
+        "cpu_seconds": round(run.cpu_seconds, 1),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "metrics": metrics,
+        "history": run.history,
+        "digests": {
+            "float32_weights": float32_digest,
+            "model.safetensors": file_digest(out_dir / "model.safetensors"),
+            "tokenizer.json": file_digest(out_dir / "tokenizer.json"),
+        },
+        "packages": {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+    (out_dir / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out_dir / "README.md").write_text(card_text(record), encoding="utf-8")
+    return record
+
+
+def load_reference(directory: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Model in float32, in evaluation mode, and its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    assert isinstance(model, LlamaForCausalLM)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    return model.eval(), tokenizer
+
+
+def measure(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: RecipeConfig,
+    material: Material,
+    scale: float = 1.0,
+    seed: int = EVALUATION_SEED,
+) -> dict[str, Any]:
+    """All metrics of a card on held-out items; `scale` shrinks the sample for a quick check."""
+
+    def sized(n: int) -> int:
+        return max(1, round(n * scale))
+
+    with deterministic_single_thread():
+        if isinstance(material, CountingMaterial):
+            return _measure_counting(model, tokenizer, material, sized, seed)
+        assert isinstance(material, ProblemMaterial)
+        groups = evaluation_rows(material, random.Random(seed), sized(EVALUATION_PROBLEMS))
+        accuracy = {
+            key: _share(exact_matches(model, tokenizer, rows)) for key, rows in groups.items()
+        }
+        return {"accuracy": accuracy, "n_problems": sized(EVALUATION_PROBLEMS)}
+
+
+def _measure_counting(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    material: CountingMaterial,
+    sized: Callable[[int], int],
+    seed: int,
+) -> dict[str, Any]:
+    corpus, n_layers = material.corpus, model.config.num_hidden_layers
+    n_lists, n_pairs, n_probe = sized(EVALUATION_LISTS), sized(EVALUATION_PAIRS), sized(PROBE_LISTS)
+    layers = range(1, n_layers + 1)
+    return {
+        "accuracy": accuracy_table(model, tokenizer, corpus, n_lists, seed),
+        "n_lists": n_lists,
+        "middle_layer": MIDDLE_LAYER,
+        "slope": {
+            str(layer): asdict(
+                running_count_slope(model, tokenizer, corpus, layer, n_pairs, seed=seed)
+            )
+            for layer in layers
+        },
+        "probe": {
+            str(layer): running_count_probe(model, tokenizer, corpus, layer, n_probe, seed)
+            for layer in layers
+        },
+    }
+
+
+def _share(found: list[bool]) -> float:
+    return sum(found) / len(found)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
