@@ -12,15 +12,20 @@ from interpflow.config.base import Name, Range, Settings, Share
 class CountingData(Settings):
     """The factorial design of lists: category × length × count."""
 
-    categories: list[str] | None = Field(None, description="names; null takes every category")
-    lengths: Range = Field(Range(min=3, max=15), description="words in a list")
-    counts: Range | None = Field(None, description="members in a list; null: 0 to the length")
-    replicates: int = Field(1, ge=1, description="lists per cell of the design")
-    templates: list[str] | None = Field(None, description="wording ids; null takes all")
-    crossed_templates: bool = Field(
-        False, description="true: every list in every wording; false: wordings in a Latin square"
+    categories: list[str] | None = Field(
+        default=None, description="names; null takes every category"
     )
-    max_similarity: Share = Field(0.8, description="largest Jaccard overlap of two lists")
+    lengths: Range = Field(default=Range(min=3, max=15), description="words in a list")
+    counts: Range | None = Field(
+        default=None, description="members in a list; null: 0 to the length"
+    )
+    replicates: int = Field(default=1, ge=1, description="lists per cell of the design")
+    templates: list[str] | None = Field(default=None, description="wording ids; null takes all")
+    crossed_templates: bool = Field(
+        default=False,
+        description="true: every list in every wording; false: wordings in a Latin square",
+    )
+    max_similarity: Share = Field(default=0.8, description="largest Jaccard overlap of two lists")
 
     @model_validator(mode="after")
     def _possible(self) -> CountingData:
@@ -37,60 +42,98 @@ class CountingData(Settings):
 class CountingValidation(Settings):
     """Gates on the data; the run stops with a table of what failed."""
 
-    max_invalid_share: Share = Field(0.0, description="share of wrongly labelled lists allowed")
-    max_duplicate_share: Share = Field(0.01, description="share of near-duplicate lists allowed")
-    duplicate_similarity: Share = Field(0.8, description="Jaccard above which lists are duplicates")
-    max_imbalance: Share = Field(0.05, description="total variation of each factor from flat")
-    max_association: Share = Field(0.1, description="Cramér's V of count with a nuisance factor")
+    max_invalid_share: Share = Field(
+        default=0.0, description="share of wrongly labelled lists allowed"
+    )
+    max_duplicate_share: Share = Field(
+        default=0.01, description="share of near-duplicate lists allowed"
+    )
+    duplicate_similarity: Share = Field(
+        default=0.8, description="Jaccard above which lists are duplicates"
+    )
+    max_imbalance: Share = Field(
+        default=0.05, description="total variation of each factor from flat"
+    )
+    max_association: Share = Field(
+        default=0.1, description="Cramér's V of count with a nuisance factor"
+    )
+    max_pair_imbalance: float = Field(
+        default=0.1,
+        ge=0,
+        description="standardised mean difference between the swapped words of minimal pairs; "
+        "below some 200 pairs chance alone exceeds 0.1",
+    )
 
 
 class CountingPairs(Settings):
     """Pairs of lists for the interventions."""
 
-    n_minimal: int = Field(300, ge=8, description="minimal pairs per model (one word swapped)")
-    n_prefix: int = Field(300, ge=8, description="prefix pairs per model (running count differs)")
-    n_random: int = Field(0, ge=0, description="random pairs per model (the confounded original)")
-    lengths: Range = Field(Range(min=4, max=10), description="words in a list")
-    templates: list[str] = Field(["parentheses"], min_length=1, description="wording ids")
-    oversample: float = Field(
-        1.5, ge=1, le=10, description="pairs made per pair used; a tokenizer refuses some"
+    n_minimal: int = Field(
+        default=300, ge=8, description="minimal pairs per model (one word swapped)"
     )
-    max_delta: int = Field(3, ge=1, le=6, description="largest difference of running counts")
+    n_prefix: int = Field(
+        default=300, ge=8, description="prefix pairs per model (running count differs)"
+    )
+    n_random: int = Field(
+        default=0, ge=0, description="random pairs per model (the confounded original)"
+    )
+    lengths: Range = Field(default=Range(min=4, max=10), description="words in a list")
+    templates: list[str] = Field(default=["parentheses"], min_length=1, description="wording ids")
+    oversample: float = Field(
+        default=1.5, ge=1, le=10, description="pairs made per pair used; a tokenizer refuses some"
+    )
+    max_delta: int = Field(
+        default=3, ge=1, le=6, description="largest difference of running counts"
+    )
 
 
 class CountingBenchmark(Settings):
     """How answers are read and tested."""
 
-    max_new_tokens: int = Field(8, ge=1, le=256, description="length of the greedy answer")
-    n_permutations: int = Field(9999, ge=99, description="permutations per test")
-    gate_level: Share = Field(0.01, description="p-value below which answers depend on the input")
-    min_parse_rate: Share = Field(0.97, description="share of greedy answers that must parse")
+    max_new_tokens: int = Field(default=8, ge=1, le=256, description="length of the greedy answer")
+    n_permutations: int = Field(default=9999, ge=99, description="permutations per test")
+    gate_level: Share = Field(
+        default=0.01, description="p-value below which answers depend on the input"
+    )
+    min_parse_rate: Share = Field(
+        default=0.97, description="share of greedy answers that must parse"
+    )
 
 
 class CountingMediation(Settings):
     """The interventions and their tests."""
 
     components: list[Literal["resid_post", "attn_out", "mlp_out"]] = Field(
-        ["resid_post", "attn_out", "mlp_out"],
+        default=["resid_post", "attn_out", "mlp_out"],
         min_length=1,
         description="parts of each layer that are patched over all positions",
     )
-    heads: bool = Field(True, description="patch each attention head at the answer position")
-    n_permutations: int = Field(9999, ge=99, description="sign flips of the max-T test")
-    smallest_effect: float = Field(
-        0.1, gt=0, description="smallest slope or recovery of interest; smaller counts as none"
+    heads: bool = Field(
+        default=True, description="patch each attention head at the answer position"
     )
-    window: int = Field(3, ge=2, description="words patched together in the window test")
-    probe_controls: int = Field(20, ge=5, description="random word sets a probe must beat")
-    level: Share = Field(0.95, description="level of intervals")
+    n_permutations: int = Field(default=9999, ge=99, description="sign flips of the max-T test")
+    smallest_effect: float = Field(
+        default=0.1,
+        gt=0,
+        description="smallest slope or recovery of interest; smaller counts as none",
+    )
+    window: int = Field(default=3, ge=2, description="words patched together in the window test")
+    probe_controls: int = Field(default=20, ge=5, description="random word sets a probe must beat")
+    level: Share = Field(default=0.95, description="level of intervals")
 
 
 class CountingSettings(Settings):
     """Counting study: can a model count, where, and does it hold a running count?"""
 
-    models: list[Name] | None = Field(None, description="names under `models`; null takes all")
-    lexicon: str | None = Field(None, description="directory of own word lists; null: built in")
-    prompt_templates: str | None = Field(None, description="own wordings (YAML); null: built in")
+    models: list[Name] | None = Field(
+        default=None, description="names under `models`; null takes all"
+    )
+    lexicon: str | None = Field(
+        default=None, description="directory of own word lists; null: built in"
+    )
+    prompt_templates: str | None = Field(
+        default=None, description="own wordings (YAML); null: built in"
+    )
     data: CountingData = CountingData()
     validation: CountingValidation = CountingValidation()
     benchmark: CountingBenchmark = CountingBenchmark()

@@ -82,7 +82,7 @@ def assess(
     duplicates = find_duplicates(
         [[row["category"], *row["words"]] for row in lists], threshold=settings.duplicate_similarity
     )
-    balance = _pair_balance(pairs, lexicon)
+    balance = _pair_balance(pairs, lexicon, settings.max_pair_imbalance)
     gates = [
         _gate("invalid prompts", _share(reasons), settings.max_invalid_share),
         _gate("invalid pairs", _share(pair_reasons), settings.max_invalid_share),
@@ -92,7 +92,7 @@ def assess(
         *[_gate(f"count against {n}", leak["cramers_v"], settings.max_association)
           for n, leak in leaks.items() if "cramers_v" in leak],
         *[{"name": f"pair balance: {row['covariate']}", "value": row["smd"],
-           "threshold": 0.1, "passed": row["passed"]} for row in balance],
+           "threshold": settings.max_pair_imbalance, "passed": row["passed"]} for row in balance],
     ]  # fmt: skip
     return {
         "n_prompts": len(examples),
@@ -196,7 +196,7 @@ def _associations(
     return found
 
 
-def _pair_balance(pairs: Sequence[Row], lexicon: Lexicon) -> list[dict[str, Any]]:
+def _pair_balance(pairs: Sequence[Row], lexicon: Lexicon, limit: float) -> list[dict[str, Any]]:
     """Swapped words of the minimal pairs: members against the non-members in their place."""
     minimal = [row for row in pairs if row["kind"] == "minimal"]
     if not minimal:
@@ -209,7 +209,7 @@ def _pair_balance(pairs: Sequence[Row], lexicon: Lexicon) -> list[dict[str, Any]
             "frequency band": [BAND_RANK.get(lexicon.frequency_band(w), np.nan) for w in words],
         }
 
-    table = balance_table(covariates("clean"), covariates("corrupted"))
+    table = balance_table(covariates("clean"), covariates("corrupted"), limit=limit)
     return [
         {"covariate": row.covariate, "smd": abs(row.smd), "passed": row.passed}
         for row in table
