@@ -131,37 +131,6 @@ def _after_markers(text: str, marker: re.Pattern[str], reason: str) -> ParsedCou
     return last if last.value is None else replace(last, reason=reason)
 
 
-def _bare_beginning(text: str) -> ParsedCount | None:
-    """A number that is the whole first sentence or line: what follows is explanation."""
-    first, *_ = find_mentions(text) or [None]
-    lead = LEAD.match(text)
-    if first is None or first.role != "count" or lead is None or lead.end() != first.start:
-        return None
-    bare = re.match(r"[)\]\"']*(?:[.!](?=\s|$)|\s*\n)", text[first.end :])
-    explained = re.search(r"[^\W\d_]", text[first.end :])
-    return ParsedCount(first.value, "number") if bare and explained else None
-
-
-def _after_markers(text: str, marker: re.Pattern[str], reason: str) -> ParsedCount | None:
-    """The count after the last marker that a number follows; None where no marker has one.
-
-    Answers that differ are ambiguous unless the text corrects itself; a conclusion replaces the
-    ones before it, as in a count aloud.
-    """
-    matches = list(marker.finditer(text))
-    if TALLY.search(text):
-        matches = [match for match in matches if match[0] != "="]
-    clauses = [_clause_after(text, match.end()) for match in matches]
-    direct = reason == "answer"
-    read = [_read_clause(clause, direct=direct) for clause in clauses if find_mentions(clause)]
-    if not read:
-        return None
-    if direct and len({item.value for item in read}) > 1 and not CORRECTION.search(text):
-        return ParsedCount(None, "ambiguous")
-    last = read[-1]
-    return last if last.value is None else replace(last, reason=reason)
-
-
 def _plain(text: str) -> str:
     """ASCII digits, plain minus, no markup."""
     characters = []
