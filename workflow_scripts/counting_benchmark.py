@@ -1,10 +1,12 @@
 """Score a model's answers: accuracy with floors, errors, calibration, and the input gate."""
 
+from snakemake.script import snakemake
+
 from interpflow.config.counting import CountingBenchmark
 from interpflow.studies.counting.benchmark import benchmark
 from interpflow.workflow.job import job
 
-with job(snakemake, __file__) as this:  # noqa: F821
+with job(snakemake, __file__) as this:
     benchmark(
         this.spec["model"],
         this.inputs["answers"],

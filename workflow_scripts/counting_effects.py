@@ -1,10 +1,12 @@
 """Turn the effects of single pairs into tested maps: total, direct, indirect, mediated."""
 
+from snakemake.script import snakemake
+
 from interpflow.config.counting import CountingMediation
 from interpflow.studies.counting.effects import estimate_effects
 from interpflow.workflow.job import job
 
-with job(snakemake, __file__) as this:  # noqa: F821
+with job(snakemake, __file__) as this:
     estimate_effects(
         this.spec["model"],
         this.inputs["effects"],

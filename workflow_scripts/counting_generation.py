@@ -1,10 +1,12 @@
 """Make the lists of the counting study and the pairs of its interventions."""
 
+from snakemake.script import snakemake
+
 from interpflow.config.counting import CountingData, CountingPairs
 from interpflow.studies.counting.generation import generate
 from interpflow.workflow.job import job
 
-with job(snakemake, __file__) as this:  # noqa: F821
+with job(snakemake, __file__) as this:
     generate(
         CountingData.model_validate(this.spec["data"]),
         CountingPairs.model_validate(this.spec["pairs"]),

@@ -1,12 +1,14 @@
 """Run a model once over the counting prompts: answers of every count, greedy text, activations."""
 
+from snakemake.script import snakemake
+
 from interpflow.config.base import Range
 from interpflow.config.counting import CountingBenchmark
 from interpflow.config.model import ModelSettings
 from interpflow.studies.counting.inference import run_inference
 from interpflow.workflow.job import job
 
-with job(snakemake, __file__) as this:  # noqa: F821
+with job(snakemake, __file__) as this:
     run_inference(
         this.spec["model"],
         ModelSettings.model_validate(this.spec["source"]),

@@ -1,11 +1,13 @@
 """Patch a model over the counting pairs, behind the gates that prove that patches act."""
 
+from snakemake.script import snakemake
+
 from interpflow.config.counting import CountingPairs
 from interpflow.config.model import ModelSettings
 from interpflow.studies.counting.mediation import run_mediation
 from interpflow.workflow.job import job
 
-with job(snakemake, __file__) as this:  # noqa: F821
+with job(snakemake, __file__) as this:
     run_mediation(
         this.spec["model"],
         ModelSettings.model_validate(this.spec["source"]),

@@ -1,10 +1,12 @@
 """Test whether the running count is used, whether it is decodable, and say the verdict."""
 
+from snakemake.script import snakemake
+
 from interpflow.config.counting import CountingMediation
 from interpflow.studies.counting.running_count import assess_running_count
 from interpflow.workflow.job import job
 
-with job(snakemake, __file__) as this:  # noqa: F821
+with job(snakemake, __file__) as this:
     assess_running_count(
         this.spec["model"],
         this.inputs["effects"],

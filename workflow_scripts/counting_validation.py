@@ -1,10 +1,12 @@
 """Check the counting data by rules of its own; stop the run where a gate fails."""
 
+from snakemake.script import snakemake
+
 from interpflow.config.counting import CountingValidation
 from interpflow.studies.counting.validation import validate
 from interpflow.workflow.job import job
 
-with job(snakemake, __file__) as this:  # noqa: F821
+with job(snakemake, __file__) as this:
     validate(
         this.inputs["examples"],
         this.inputs["pairs"],

@@ -12,15 +12,20 @@ from interpflow.config.base import Dtype, Settings
 class ModelSettings(Settings):
     """One named model: exactly one of `hub`, `local` and `reference` says where it is."""
 
-    hub: str | None = Field(None, description="Hugging Face id, e.g. openai-community/gpt2")
-    revision: str | None = Field(None, description="commit of the hub model; required with `hub`")
-    local: str | None = Field(None, description="directory with config.json and safetensors")
-    reference: str | None = Field(None, description="name of an embedded reference model")
-    dtype: Dtype = Field("float32", description="number type the model is run in")
-    chat_template: Literal["auto", "never"] = Field(
-        "auto", description="auto: wrap prompts in the tokenizer's chat template when it has one"
+    hub: str | None = Field(default=None, description="Hugging Face id, e.g. openai-community/gpt2")
+    revision: str | None = Field(
+        default=None, description="commit of the hub model; required with `hub`"
     )
-    trust_remote_code: bool = Field(False, description="run code shipped with the model")
+    local: str | None = Field(
+        default=None, description="directory with config.json and safetensors"
+    )
+    reference: str | None = Field(default=None, description="name of an embedded reference model")
+    dtype: Dtype = Field(default="float32", description="number type the model is run in")
+    chat_template: Literal["auto", "never"] = Field(
+        default="auto",
+        description="auto: wrap prompts in the tokenizer's chat template when it has one",
+    )
+    trust_remote_code: bool = Field(default=False, description="run code shipped with the model")
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSettings:

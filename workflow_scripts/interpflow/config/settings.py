@@ -14,26 +14,30 @@ from interpflow.config.model import ModelSettings
 class ExecutionSettings(Settings):
     """How models are run; no result depends on it beyond floating-point rounding."""
 
-    device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="cpu or cuda")
-    tokens_per_batch: int = Field(8192, ge=64, description="padded tokens in one forward pass")
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda)$", description="cpu or cuda")
+    tokens_per_batch: int = Field(
+        default=8192, ge=64, description="padded tokens in one forward pass"
+    )
 
 
 class ReferenceTraining(Settings):
     """What `snakemake reference_models` retrains."""
 
     names: list[Literal["count_parallel", "count_running", "word_problems"]] = Field(
-        ["count_parallel", "count_running", "word_problems"], min_length=1
+        default=["count_parallel", "count_running", "word_problems"], min_length=1
     )
-    seeds: list[int] = Field([0], min_length=1, description="one training per seed")
+    seeds: list[int] = Field(default=[0], min_length=1, description="one training per seed")
 
 
 class Config(Settings):
     """The whole of config.yaml."""
 
-    seed: int = Field(0, ge=0, description="root of every random draw")
+    seed: int = Field(default=0, ge=0, description="root of every random draw")
     models: dict[Name, ModelSettings] = Field(min_length=1, description="models by name")
     execution: ExecutionSettings = ExecutionSettings()
-    counting: CountingSettings | None = Field(None, description="the counting study; null: off")
+    counting: CountingSettings | None = Field(
+        default=None, description="the counting study; null: off"
+    )
     reference_models: ReferenceTraining = ReferenceTraining()
 
     @model_validator(mode="after")

@@ -28,6 +28,8 @@ FIXED_DATE_MACRO = (
 )
 SENTINEL = "interpflow user text"
 
+TemplatePolicy = Literal["auto", "never"]
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -108,9 +110,7 @@ def span_tokens(encoded: Encoded, char_spans: Sequence[tuple[int, int]]) -> list
     return found
 
 
-def apply_template(
-    tokenizer: Any, text: str, policy: Literal["auto", "never"] = "auto"
-) -> Templated:
+def apply_template(tokenizer: Any, text: str, policy: TemplatePolicy = "auto") -> Templated:
     """Wrap a user's text in the chat template, if there is one and the policy is "auto".
 
     The result ends where the model's turn begins. Encoded by `encode` it has exactly one BOS for

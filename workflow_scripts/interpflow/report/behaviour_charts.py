@@ -7,12 +7,14 @@ from typing import Any
 
 import altair as alt
 
-from interpflow.report.theme import CONTROL, INK, MUTED, REAL, SEQUENTIAL, titled
+from interpflow.report.theme import INK, MUTED, REAL, SEQUENTIAL, titled
 
 Rows = list[dict[str, Any]]
+# Altair builds one of several chart classes, by what is combined.
+AnyChart = Any
 
 
-def accuracy_chart(name: str, answers: Rows, estimates: Rows) -> alt.HConcatChart:
+def accuracy_chart(name: str, answers: Rows, estimates: Rows) -> AnyChart:
     """Accuracy of the scored answers: count × length, and by category and wording."""
     return titled(
         alt.hconcat(
@@ -28,7 +30,7 @@ def accuracy_chart(name: str, answers: Rows, estimates: Rows) -> alt.HConcatChar
     )
 
 
-def confusion_chart(name: str, confusion: Rows) -> alt.LayerChart:
+def confusion_chart(name: str, confusion: Rows) -> AnyChart:
     """Answers to each truth, as shares of the truth's prompts."""
     rows = [row for row in confusion if row["readout"] == "scored"]
     totals: Counter[int] = Counter()
@@ -65,11 +67,11 @@ def confusion_chart(name: str, confusion: Rows) -> alt.LayerChart:
             color=alt.condition("datum.share > 0.5", alt.value("white"), alt.value(INK)),
         )
     )
-    chart = (tiles + numbers).properties(width=24 * len(order), height=24 * len(totals))
+    chart = alt.layer(tiles, numbers).properties(width=24 * len(order), height=24 * len(totals))
     return titled(chart, f"Answers against truth: {name}", "numbers are prompts; scored answers")
 
 
-def responses_chart(name: str, answers: Rows, estimates: Rows) -> alt.Chart:
+def responses_chart(name: str, answers: Rows, estimates: Rows) -> AnyChart:
     """How often each count is true, and how often the model says it."""
     truth = Counter(row["count"] for row in answers)
     said = Counter(row["scored_count"] for row in answers)
@@ -113,7 +115,7 @@ def _headline(estimates: Rows) -> str:
     )
 
 
-def _count_by_length(answers: Rows) -> alt.LayerChart:
+def _count_by_length(answers: Rows) -> AnyChart:
     right: Counter[tuple[int, int]] = Counter()
     total: Counter[tuple[int, int]] = Counter()
     for row in answers:
@@ -141,10 +143,10 @@ def _count_by_length(answers: Rows) -> alt.LayerChart:
     )
     n_lengths = len({row["length"] for row in data})
     n_counts = len({row["count"] for row in data})
-    return (tiles + numbers).properties(width=34 * n_lengths, height=24 * n_counts)
+    return alt.layer(tiles, numbers).properties(width=34 * n_lengths, height=24 * n_counts)
 
 
-def _levels(estimates: Rows, factor: str, title: str, step: int) -> alt.LayerChart:
+def _levels(estimates: Rows, factor: str, title: str, step: int) -> AnyChart:
     data = [
         {
             "level": row["level"],
@@ -165,8 +167,8 @@ def _levels(estimates: Rows, factor: str, title: str, step: int) -> alt.LayerCha
     dots = base.mark_point(filled=True, size=35, color=REAL).encode(
         x=alt.X("accuracy:Q", scale=scale, axis=alt.Axis(format="%"), title="accuracy")
     )
-    bars = base.mark_rule(color=CONTROL).encode(x=alt.X("low:Q", title="accuracy"), x2="high:Q")
-    return (bars + dots).properties(width=260, height=alt.Step(step))
+    bars = base.mark_rule(color=REAL).encode(x=alt.X("low:Q", title="accuracy"), x2="high:Q")
+    return alt.layer(bars, dots).properties(width=260, height=alt.Step(step))
 
 
 def _estimate(estimates: Rows, analysis: str, quantity: str) -> dict[str, Any] | None:

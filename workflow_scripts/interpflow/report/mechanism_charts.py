@@ -10,6 +10,8 @@ import altair as alt
 from interpflow.report.theme import CONTROL, DIVERGING, INK, MUTED, RANDOM, REAL, titled
 
 Rows = list[dict[str, Any]]
+# Altair builds one of several chart classes, by what is combined.
+AnyChart = Any
 
 SIGNIFICANT = 0.05
 MEDIATOR_NAMES = {
@@ -27,7 +29,7 @@ WINDOW_NAMES = {
 }
 
 
-def position_map_chart(name: str, effects: Rows, gates: Mapping[str, Any]) -> alt.HConcatChart:
+def position_map_chart(name: str, effects: Rows, gates: Mapping[str, Any]) -> AnyChart:
     """Recovery and damage of the residual stream, layer × place in the prompt."""
     tail = next(iter(gates["templates"].values()))["tail_tokens"]
     panels = []
@@ -55,7 +57,7 @@ def position_map_chart(name: str, effects: Rows, gates: Mapping[str, Any]) -> al
     )
 
 
-def _heat_map(data: Rows, title: str) -> alt.LayerChart:
+def _heat_map(data: Rows, title: str) -> AnyChart:
     places = [row["place"] for row in sorted(data, key=lambda row: row["order"])]
     places = list(dict.fromkeys(places))
     layers = sorted({row["layer"] for row in data}, key=_layer_order, reverse=True)
@@ -77,13 +79,12 @@ def _heat_map(data: Rows, title: str) -> alt.LayerChart:
     dots = base.transform_filter("datum.significant").mark_point(
         filled=True, size=9, yOffset=8, color=INK, opacity=0.9
     )
-    chart = (tiles + numbers + dots).properties(
+    return alt.layer(tiles, numbers, dots).properties(
         width=31 * len(places), height=34 * len(layers), title=alt.TitleParams(title, fontSize=11)
     )
-    return chart
 
 
-def layer_importance_chart(name: str, effects: Rows) -> alt.LayerChart:
+def layer_importance_chart(name: str, effects: Rows) -> AnyChart:
     """Recovery by layer for the mediators of the layer summary, with Fieller intervals."""
     data = [
         {
@@ -103,13 +104,15 @@ def layer_importance_chart(name: str, effects: Rows) -> alt.LayerChart:
     base = alt.Chart(alt.Data(values=data)).encode(
         x=alt.X("layer:N", sort=layers, title="layer", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("mediator:N", sort=found),
-        color=alt.Color("mediator:N", sort=found, title="patched", legend=alt.Legend(labelLimit=260)),
+        color=alt.Color(
+            "mediator:N", sort=found, title="patched", legend=alt.Legend(labelLimit=260)
+        ),
     )
     bars = base.mark_bar().encode(
         y=alt.Y("value:Q", title="recovery of the total effect", axis=alt.Axis(format="%"))
     )
     rules = base.mark_rule(color=INK).encode(y="low:Q", y2="high:Q", color=alt.value(INK))
-    chart = (bars + rules).properties(width=90 * len(layers), height=260)
+    chart = alt.layer(bars, rules).properties(width=90 * len(layers), height=260)
     return titled(
         chart,
         f"Layer importance: {name}",
@@ -120,7 +123,7 @@ def layer_importance_chart(name: str, effects: Rows) -> alt.LayerChart:
 
 def running_count_chart(
     name: str, slopes: Rows, probes: Rows, verdict: Mapping[str, Any]
-) -> alt.HConcatChart:
+) -> AnyChart:
     """Slope of the answer on the running-count difference by layer and window, and the probe."""
     names = {"real": "another running count", "control": "same running count, other words",
              "random": "random direction, same length"}  # fmt: skip
@@ -167,7 +170,7 @@ def running_count_chart(
     )
 
 
-def _probe_panel(probes: Rows) -> alt.LayerChart:
+def _probe_panel(probes: Rows) -> AnyChart:
     data = [
         {
             "layer": _layer(row),
@@ -195,7 +198,7 @@ def _probe_panel(probes: Rows) -> alt.LayerChart:
         subtitle="beyond position; bars: control word sets, mean to maximum",
     )  # fmt: skip
     zero = alt.Chart(alt.Data(values=[{"y": 0}])).mark_rule(color=MUTED).encode(y="y:Q")
-    return (zero + controls + rules + dots).properties(
+    return alt.layer(zero, controls, rules, dots).properties(
         width=34 * len(layers), height=230, title=title
     )
 

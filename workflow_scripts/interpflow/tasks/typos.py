@@ -12,11 +12,16 @@ KEYBOARD_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 MIN_WORD_LETTERS = 4  # a shorter word is easily turned into another word
 MAX_REDRAWS = 50
 WORD = re.compile(r"[A-Za-z]+")
+# fmt: off
 NUMBER_WORDS = frozenset(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety "
-    "hundred thousand half twice double triple dozen".split()
+    {
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+        "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+        "nineteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+        "hundred", "thousand", "half", "twice", "double", "triple", "dozen",
+    }
 )
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ def _neighbours() -> dict[str, str]:
     found: dict[str, set[str]] = {letter: set() for row in KEYBOARD_ROWS for letter in row}
     for r, row in enumerate(KEYBOARD_ROWS):
         for c, letter in enumerate(row):
-            for other_row, columns in ((r, (c - 1, c + 1)), (r + 1, (c - 1, c)), (r - 1, (c, c + 1))):
+            places = ((r, (c - 1, c + 1)), (r + 1, (c - 1, c)), (r - 1, (c, c + 1)))
+            for other_row, columns in places:
                 if 0 <= other_row < len(KEYBOARD_ROWS):
                     for column in columns:
                         if 0 <= column < len(KEYBOARD_ROWS[other_row]):

@@ -119,7 +119,9 @@ def load_parts(path: Path = PARTS_PATH) -> ProblemParts:
     return parts
 
 
-def draw_problem(rng: random.Random, n_steps: int, parts: ProblemParts | None = None) -> WordProblem:
+def draw_problem(
+    rng: random.Random, n_steps: int, parts: ProblemParts | None = None
+) -> WordProblem:
     """A problem of one or two steps; every number lies in 0–99.
 
     Raises ValueError for another number of steps.

@@ -96,16 +96,16 @@ def _mechanism_lines(metrics: dict[str, Any]) -> list[str]:
         f"| {metrics['probe'][layer]['partial_r2']:.3f} |"
         for layer, slope in metrics["slope"].items()
     ]
-    n_pairs = next(iter(metrics["slope"].values()))["n_pairs"]
     return [
         "## Running count",
         "",
-        f"{n_pairs} held-out pairs of lists with the same words from word k on and different "
+        f"{metrics['n_pairs']} held-out pairs of lists with the same words from word k on and different "
         "counts before it. The residual stream after a block, from the first token of word k to "
         "the last token of the list's last word, is replaced by the other list's. Slope: change of "
         "the expected count per unit of running-count difference (through the origin, 95 % "
         "interval, HC1). Shifted: share of patched answers equal to count + difference. Probe: "
-        "ridge regression of the running count at the list words, held-out R², and R² beyond the "
+        "ridge regression of the running count on place and residual stream at the list words; "
+        "R² out of fold, and the share explained beyond the "
         "word's place.",
         "",
         "| after block | slope | shifted | probe R² | beyond place |",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import defaultdict
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats as scipy_stats
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from interpflow.models.reference.architecture import embed, logits_at, run_blocks, unembed
@@ -21,23 +18,13 @@ from interpflow.models.reference.interchange import (
     swapped_streams,
 )
 from interpflow.models.reference.rows import Row, encode_rows
+from interpflow.stats.probing import probe
+from interpflow.stats.slope import shifted_accuracy, slope_through_origin
 from interpflow.tasks.counting.prompts import CountingTemplate, answer_text
 
 EVALUATION_SEED = 20_000
 BATCH_ROWS = 64
-RIDGE_PENALTY = 1.0
-PROBE_FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Slope:
-    """Slope through the origin of the answer's shift on the running-count shift, 95 % interval."""
-
-    estimate: float
-    ci_low: float
-    ci_high: float
-    n_pairs: int
-    shifted_accuracy: float
+PROBE_STREAM = 1  # added to the seed: the probe's lists are not those of the accuracy
 
 
 def accuracy_table(
@@ -99,45 +86,45 @@ def running_count_slope(
     corpus: CountingCorpus,
     after_layer: int,
     n_pairs: int,
-    template: CountingTemplate | None = None,
     seed: int = EVALUATION_SEED,
-) -> Slope:
+) -> dict[str, float]:
     """How much of the running count passes through the list positions after a prefix.
 
-    Pairs share the words after the prefix and differ in the count before it. The residual stream
-    leaving `after_layer` blocks, from the first shared word to the list's last word, is taken from
-    the donor. Slope of the change of the expected count on the running-count difference, with an
-    HC1 interval over pairs (MacKinnon and White 1985). `template` None: all wordings in turn.
+    Held-out pairs share the words after the prefix and differ in the count before it. The residual
+    stream leaving `after_layer` blocks, from the first shared word to the list's last word, is
+    taken from the donor. Slope of the change of the expected count on the running-count difference
+    with its 95 % interval, and the share of answers shifted by exactly that difference. All
+    wordings in turn, with their instruction.
     """
     rng = random.Random(seed)
-    templates = (template,) if template else corpus.templates
-    shifts, changes, right = [], [], []
-    for index in range(0, n_pairs, BATCH_ROWS):
-        wording = templates[(index // BATCH_ROWS) % len(templates)]
-        n = min(BATCH_ROWS, n_pairs - index)
-        pairs = encode_pairs(
-            [corpus.draw_pair(rng, held_out=True) for _ in range(n)],
-            [wording] * n, [False] * n, corpus, tokenizer,
-        )  # fmt: skip
+    shifts, changes, answers, base_answers = [], [], [], []
+    for index, start in enumerate(range(0, n_pairs, BATCH_ROWS)):
+        wording = corpus.templates[index % len(corpus.templates)]
+        n = min(BATCH_ROWS, n_pairs - start)
+        drawn = [corpus.draw_pair(rng, held_out=True) for _ in range(n)]
+        pairs = encode_pairs(drawn, [wording] * n, [False] * n, corpus, tokenizer)
         candidates = count_token_ids(tokenizer, wording, corpus.config.max_length)
         plain, patched, _ = swapped_streams(model, pairs, after_layer)
-        at = answer_positions(pairs)
-        rows = torch.arange(n)
-        before = _expected_count(model, plain[rows, at], candidates)
-        after_logits = unembed(model, patched[rows, at])[:, candidates]
-        after = _expected(after_logits)
-        shifts.append(pairs.shift.double().numpy())
-        changes.append((after - before).double().numpy())
-        right.append(
-            (after_logits.argmax(-1) == _counts(model, plain, pairs, candidates)).double().numpy()
-        )
-    return slope_through_origin(
-        np.concatenate(shifts), np.concatenate(changes), float(np.concatenate(right).mean())
-    )
+        rows, at = torch.arange(n), answer_positions(pairs)
+        before = unembed(model, plain[rows, at])[:, candidates]
+        after = unembed(model, patched[rows, at])[:, candidates]
+        shifts.append(pairs.shift.numpy())
+        changes.append((expected_count(after) - expected_count(before)).numpy())
+        answers.append(after.argmax(-1).numpy())
+        base_answers.append(before.argmax(-1).numpy())
+    shift = np.concatenate(shifts)
+    slope = slope_through_origin(shift, np.concatenate(changes))
+    shifted = shifted_accuracy(np.concatenate(answers), np.concatenate(base_answers), shift)
+    return {
+        "estimate": slope.estimate,
+        "ci_low": slope.ci_low,
+        "ci_high": slope.ci_high,
+        "shifted_accuracy": shifted.estimate,
+    }
 
 
 def answer_positions(pairs: PairBatch) -> torch.Tensor:
-    """Position, per base row, that predicts the count: the first scored one."""
+    """Position, per base row, that predicts the count: the first scored one; int64 [n]."""
     first = torch.full((pairs.n,), pairs.rows.ids.shape[1])
     of_base = pairs.rows.row < pairs.n
     return first.scatter_reduce(
@@ -145,40 +132,9 @@ def answer_positions(pairs: PairBatch) -> torch.Tensor:
     )
 
 
-def _counts(
-    model: LlamaForCausalLM, plain: torch.Tensor, pairs: PairBatch, candidates: list[int]
-) -> torch.Tensor:
-    rows = pairs.rows
-    of_donor = rows.row >= pairs.n
-    first = torch.full((pairs.n,), rows.ids.shape[1])
-    first = first.scatter_reduce(
-        0, rows.row[of_donor] - pairs.n, rows.position[of_donor], reduce="amin"
-    )
-    targets = rows.ids[torch.arange(pairs.n) + pairs.n, first + 1]
-    return (targets[:, None] == torch.tensor(candidates)).long().argmax(-1)
-
-
-def _expected_count(
-    model: LlamaForCausalLM, hidden: torch.Tensor, candidates: list[int]
-) -> torch.Tensor:
-    return _expected(unembed(model, hidden)[:, candidates])
-
-
-def _expected(logits: torch.Tensor) -> torch.Tensor:
-    return logits.softmax(-1) @ torch.arange(logits.shape[-1], dtype=logits.dtype)
-
-
-def slope_through_origin(shift: np.ndarray, change: np.ndarray, shifted_accuracy: float) -> Slope:
-    """Least squares through the origin with an HC1 standard error and a t interval."""
-    n = len(shift)
-    scale = float(np.sum(shift**2))
-    if n < 2 or scale == 0:
-        return Slope(math.nan, math.nan, math.nan, n, shifted_accuracy)
-    slope = float(np.sum(shift * change)) / scale
-    residual = change - slope * shift
-    error = math.sqrt(n / (n - 1) * float(np.sum((shift * residual) ** 2))) / scale
-    half = float(scipy_stats.t.ppf(0.975, n - 1)) * error
-    return Slope(slope, slope - half, slope + half, n, shifted_accuracy)
+def expected_count(logits: torch.Tensor) -> torch.Tensor:
+    """Mean count under the probabilities of the candidates 0 … n−1; logits [row, candidate]."""
+    return logits.double().softmax(-1) @ torch.arange(logits.shape[-1], dtype=torch.float64)
 
 
 @torch.no_grad()
@@ -190,53 +146,30 @@ def running_count_probe(
     n_lists: int,
     seed: int = EVALUATION_SEED,
 ) -> dict[str, float]:
-    """Ridge probe of the running count at the list words, folds by list, all wordings.
+    """Ridge probe of the running count at the list words, folds by list, all wordings in turn.
 
-    `r2`: held-out R²; `partial_r2`: beyond what the word's place in the list predicts, since the
-    running count grows with it.
+    `r2_place`: what the word's place in the list predicts, since the running count grows with it;
+    `r2`: place and residual stream; `partial_r2`: the share of the rest that the stream explains.
     """
-    rng = random.Random(seed + 1)
-    states, counts, places, folds = [], [], [], []
-    for index in range(0, n_lists, BATCH_ROWS):
-        n = min(BATCH_ROWS, n_lists - index)
+    rng = random.Random(seed + PROBE_STREAM)
+    states, counts, places, groups = [], [], [], []
+    for index, start in enumerate(range(0, n_lists, BATCH_ROWS)):
+        n = min(BATCH_ROWS, n_lists - start)
         lists = [corpus.draw_list(rng, held_out=True) for _ in range(n)]
-        wording = corpus.templates[(index // BATCH_ROWS) % len(corpus.templates)]
+        wording = corpus.templates[index % len(corpus.templates)]
         batch = encode_rows([corpus.row(x, wording, False) for x in lists], tokenizer)
         hidden = run_blocks(model, embed(model, batch.ids), 0, after_layer)
-        for row, drawn in enumerate(lists):
-            last = [end for _, end in batch.words[row]]
-            states.append(hidden[row, last].double().numpy())
-            counts.append(np.cumsum(drawn.matches).astype(float))
-            places.append(np.arange(len(drawn.words)))
-            folds.append(np.full(len(drawn.words), (index + row) % PROBE_FOLDS))
-    return probe_r2(
-        np.concatenate(states), np.concatenate(counts), np.concatenate(places),
-        np.concatenate(folds), corpus.config.max_length,
-    )  # fmt: skip
-
-
-def probe_r2(
-    states: np.ndarray, target: np.ndarray, places: np.ndarray, folds: np.ndarray, n_places: int
-) -> dict[str, float]:
-    """R² and R² beyond place of a ridge regression, pooled over held-out folds."""
-    place_features = np.eye(n_places)[places]
-    full = np.concatenate([states, place_features], axis=1)
-    rss_place = _held_out_rss(place_features, target, folds)
-    rss_states = _held_out_rss(states, target, folds)
-    rss_full = _held_out_rss(full, target, folds)
-    total = float(np.sum((target - target.mean()) ** 2))
-    return {"r2": 1 - rss_states / total, "partial_r2": 1 - rss_full / rss_place}
-
-
-def _held_out_rss(features: np.ndarray, target: np.ndarray, folds: np.ndarray) -> float:
-    rss = 0.0
-    for fold in range(PROBE_FOLDS):
-        train, test = folds != fold, folds == fold
-        mean, scale = features[train].mean(0), features[train].std(0)
-        scale[scale == 0] = 1.0
-        x, x_test = (features[train] - mean) / scale, (features[test] - mean) / scale
-        y_mean = target[train].mean()
-        gram = x.T @ x + RIDGE_PENALTY * np.eye(x.shape[1])
-        weights = np.linalg.solve(gram, x.T @ (target[train] - y_mean))
-        rss += float(np.sum((target[test] - y_mean - x_test @ weights) ** 2))
-    return rss
+        states.append(hidden[batch.word_places[:, 0], batch.word_places[:, 1]].numpy())
+        counts.append(batch.word_labels[:, 1].numpy())
+        places += [place for drawn in lists for place in range(len(drawn.words))]
+        groups.append(batch.word_places[:, 0].numpy() + start)
+    found = probe(
+        np.concatenate(states), np.concatenate(counts), places, np.concatenate(groups), seed=seed
+    )
+    return {
+        "r2": found.r2_full,
+        "r2_place": found.r2_position,
+        "partial_r2": found.partial_r2.estimate,
+        "partial_ci_low": found.partial_r2.ci_low,
+        "partial_ci_high": found.partial_r2.ci_high,
+    }

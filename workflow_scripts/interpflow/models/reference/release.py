@@ -73,41 +73,50 @@ def train_reference(
     material = make_material(recipe)
     run = train(recipe, seed, material, progress)
     progress(f"{name}: trained in {run.cpu_seconds:.0f} CPU s, evaluating")
-    return write_release(recipe, seed, run, material, Path(out_dir))
+    write_release(recipe, seed, run, material, Path(out_dir))
+    return evaluate_release(Path(out_dir))
 
 
 def write_release(
     recipe: RecipeConfig, seed: int, run: TrainingRun, material: Material, out_dir: Path
-) -> dict[str, Any]:
-    """Save, load what was saved, evaluate it, and write record and card."""
+) -> None:
+    """Save weights in bfloat16, tokenizer, and the record of the training without its metrics."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    float32_digest = weights_digest(run.model)
-    run.model.config.use_cache = True
-    for parameter in run.model.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)
-    run.model.config.dtype = torch.bfloat16
-    run.model.save_pretrained(out_dir)
-    material.tokenizer.save_pretrained(out_dir)
-    model, tokenizer = load_reference(out_dir)
-    metrics = measure(model, tokenizer, recipe, material)
     record = {
         "name": recipe.name,
         "seed": seed,
         "recipe": asdict(recipe),
         "cpu_seconds": round(run.cpu_seconds, 1),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "metrics": metrics,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
         "history": run.history,
-        "digests": {
-            "float32_weights": float32_digest,
-            "model.safetensors": file_digest(out_dir / "model.safetensors"),
-            "tokenizer.json": file_digest(out_dir / "tokenizer.json"),
-        },
+        "digests": {"float32_weights": weights_digest(run.model)},
         "packages": {package: importlib.metadata.version(package) for package in PACKAGES},
     }
-    (out_dir / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (out_dir / "README.md").write_text(card_text(record), encoding="utf-8")
+    for parameter in run.model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    run.model.config.dtype = torch.bfloat16
+    run.model.config.use_cache = True
+    run.model.save_pretrained(out_dir)
+    material.tokenizer.save_pretrained(out_dir)
+    for name in ("model.safetensors", "tokenizer.json"):
+        record["digests"][name] = file_digest(out_dir / name)
+    _write_record(record, out_dir)
+
+
+def evaluate_release(directory: Path) -> dict[str, Any]:
+    """Measure the files of a release, and write the metrics into its record and card."""
+    record = json.loads((directory / RECORD_NAME).read_text(encoding="utf-8"))
+    recipe = recipe_of(record["name"])
+    model, tokenizer = load_reference(directory)
+    record["metrics"] = measure(model, tokenizer, make_material(recipe))
+    _write_record(record, directory)
+    (directory / "README.md").write_text(card_text(record), encoding="utf-8")
     return record
+
+
+def _write_record(record: dict[str, Any], directory: Path) -> None:
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    (directory / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def load_reference(directory: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
@@ -122,7 +131,6 @@ def load_reference(directory: Path) -> tuple[LlamaForCausalLM, PreTrainedTokeniz
 def measure(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    recipe: RecipeConfig,
     material: Material,
     scale: float = 1.0,
     seed: int = EVALUATION_SEED,
@@ -156,11 +164,11 @@ def _measure_counting(
     return {
         "accuracy": accuracy_table(model, tokenizer, corpus, n_lists, seed),
         "n_lists": n_lists,
+        "n_pairs": n_pairs,
+        "n_probe_lists": n_probe,
         "middle_layer": MIDDLE_LAYER,
         "slope": {
-            str(layer): asdict(
-                running_count_slope(model, tokenizer, corpus, layer, n_pairs, seed=seed)
-            )
+            str(layer): running_count_slope(model, tokenizer, corpus, layer, n_pairs, seed)
             for layer in layers
         },
         "probe": {

@@ -1,5 +1,9 @@
 """Statistics of the patched pairs: recovery maps, the four-corner decomposition, interchange."""
 
+# Indexing a DataFrame has no static type: the columns are those of tables/schemas.py.
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -12,7 +16,12 @@ import pandas as pd
 
 from interpflow.config.counting import CountingMediation
 from interpflow.config.identity import derived_seed
-from interpflow.stats.effects import mediation_effects, patch_effect_map, total_effect_gate
+from interpflow.stats.effects import (
+    Direction,
+    mediation_effects,
+    patch_effect_map,
+    total_effect_gate,
+)
 from interpflow.stats.iia import interchange_accuracy
 from interpflow.stats.intervals import mean_interval
 from interpflow.stats.maxt import MaxTMap, max_t
@@ -89,8 +98,7 @@ def pair_values(table: pd.DataFrame, direction: str, metric: str) -> PairValues:
     control = wide.get("control")
     if control is not None:
         control = control.reindex(index=real.index, columns=real.columns)
-    first = chosen[chosen["donor"] == "real"].drop_duplicates("pair_id").set_index("pair_id")
-    first = first.loc[real.index]
+    first = _first_of_pair(chosen).loc[real.index]
     base, donor = first[f"base_{metric}"].to_numpy(), first[f"donor_{metric}"].to_numpy()
     clean, corrupt = (donor, base) if direction == "denoise" else (base, donor)
     return PairValues(
@@ -108,7 +116,8 @@ def _map_rows(
     name: str, kind: str, table: pd.DataFrame, settings: CountingMediation, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Recovery (denoising) and damage (noising) of every place, family-wise tested."""
-    for direction, quantity in (("denoise", "recovery"), ("noise", "damage")):
+    quantities: tuple[tuple[str, Direction], ...] = (("denoise", "recovery"), ("noise", "damage"))
+    for direction, quantity in quantities:
         values = pair_values(table, direction, "logit_difference")
         ratios = patch_effect_map(
             values.clean, values.corrupt, values.patched, direction=quantity,
@@ -263,6 +272,11 @@ def _estimate_rows(
 
 def _counts(table: pd.DataFrame, values: PairValues, side: str) -> np.ndarray:
     """Right answers of the clean or corrupted lists, pair by pair."""
-    rows = table[(table["direction"] == "denoise") & (table["donor"] == "real")]
-    first = rows.drop_duplicates("pair_id").set_index("pair_id").loc[values.pairs]
+    first = _first_of_pair(table[table["direction"] == "denoise"]).loc[values.pairs]
     return first[f"{side}_count"].to_numpy(dtype=float)
+
+
+def _first_of_pair(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per pair, by pair id: what does not depend on the place patched."""
+    real = pd.DataFrame(rows[rows["donor"] == "real"])
+    return real.drop_duplicates(subset=["pair_id"]).set_index("pair_id")

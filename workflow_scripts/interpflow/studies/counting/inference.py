@@ -17,7 +17,7 @@ from interpflow.engine import all_sites, load
 from interpflow.inference.batching import plan_batches
 from interpflow.inference.generation import generate
 from interpflow.inference.scoring import score_answers
-from interpflow.models.tokens import apply_template
+from interpflow.models.tokens import TemplatePolicy, apply_template
 from interpflow.studies.counting.tokens import tokenize_prompt
 from interpflow.studies.models import load_named
 from interpflow.tables.parquet import read_rows, write_table
@@ -100,7 +100,7 @@ def answer_rows(
     rows: Sequence[Mapping[str, Any]],
     template: CountingTemplate,
     settings: CountingBenchmark,
-    policy: str,
+    policy: TemplatePolicy,
     *,
     max_count: int,
     tokens_per_batch: int,
@@ -145,7 +145,7 @@ def _word_residuals(
     model: Any,
     tokenizer: Any,
     rows: Sequence[Mapping[str, Any]],
-    policy: str,
+    policy: TemplatePolicy,
     device: str,
     tokens_per_batch: int,
 ) -> Iterator[tuple[dict[str, np.ndarray], list[dict[str, Any]]]]:

@@ -30,6 +30,7 @@ from interpflow.engine import (
     sweep,
 )
 from interpflow.errors import UserError
+from interpflow.models.tokens import TemplatePolicy
 from interpflow.studies.counting.prepared_pairs import (
     AnswerTokens,
     PreparedPair,
@@ -128,7 +129,7 @@ def _prepare(
     lexicon: Lexicon,
     template: CountingTemplate,
     settings: CountingPairs,
-    chat_template: str,
+    chat_template: TemplatePolicy,
     n_templates: int,
 ) -> tuple[dict[str, list[PreparedPair]], dict[str, Any]]:
     """Usable pairs by kind, and the report of what was refused and what the slots are."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interpflow.models.tokens import joined_answers
+from interpflow.models.tokens import TemplatePolicy, joined_answers
 from interpflow.studies.counting.tokens import PromptTokens, tokenize_prompt
 from interpflow.tasks.counting.lexicon import Lexicon
 from interpflow.tasks.counting.prompts import CountingTemplate, answer_text, render
@@ -62,7 +62,7 @@ def prepare_pairs(
     lexicon: Lexicon,
     template: CountingTemplate,
     answers: AnswerTokens,
-    chat_template: str,
+    chat_template: TemplatePolicy,
     n_wanted: int,
 ) -> tuple[list[PreparedPair], Counter[str]]:
     """The first `n_wanted` pairs whose tokens line up, and how many were refused for what."""

@@ -89,7 +89,8 @@ def _document(
         return {
             **shared,
             "verdict": "undecided",
-            "sentence": f"Whether {name} uses a running count is undecided: too few lists to probe.",
+            "sentence": f"Whether {name} uses a running count is undecided: "
+            "too few lists for a probe.",
             "probe": None,
         }
     found = answer(tests, probe, settings.smallest_effect)

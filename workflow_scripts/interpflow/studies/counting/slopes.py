@@ -1,5 +1,9 @@
 """Does the state that holds the running count move the answer? Slopes on prefix pairs."""
 
+# Indexing a DataFrame has no static type: the columns are those of tables/schemas.py.
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator

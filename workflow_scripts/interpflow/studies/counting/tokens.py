@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interpflow.models.tokens import apply_template, encode, span_tokens
+from interpflow.models.tokens import TemplatePolicy, apply_template, encode, span_tokens
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PromptTokens:
 
 
 def tokenize_prompt(
-    tokenizer: Any, text: str, word_spans: Sequence[tuple[int, int]], chat_template: str
+    tokenizer: Any, text: str, word_spans: Sequence[tuple[int, int]], chat_template: TemplatePolicy
 ) -> PromptTokens:
     """Tokenize a prompt (in the chat template when asked and there is one: one BOS exactly)."""
     templated = apply_template(tokenizer, text, chat_template)

@@ -1,0 +1,119 @@
+"""The counting study without Snakemake: the same stages, one after the other, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from interpflow.config.counting import CountingSettings
+from interpflow.config.load import load_config, parse_config
+from interpflow.config.settings import Config
+from interpflow.errors import UserError
+from interpflow.studies.counting.benchmark import benchmark
+from interpflow.studies.counting.comparison import compare
+from interpflow.studies.counting.effects import estimate_effects
+from interpflow.studies.counting.generation import generate
+from interpflow.studies.counting.inference import run_inference
+from interpflow.studies.counting.mediation import run_mediation
+from interpflow.studies.counting.running_count import assess_running_count
+from interpflow.studies.counting.summary import summarise
+from interpflow.studies.counting.validation import validate
+from interpflow.studies.models import write_manifest
+from interpflow.tables.documents import read_document
+
+
+def run_counting(
+    config: Config | Mapping[str, Any] | Path | str, directory: Path | str = "results"
+) -> dict[str, Any]:
+    """Run the whole study and return its summary; tables land in `directory`/counting.
+
+    `config`: settings as in config.yaml, as a mapping, a path or parsed. The files equal those of
+    the workflow but for their provenance. Raises UserError for wrong settings.
+    """
+    settings = _parsed(config)
+    study = settings.counting
+    assert study is not None
+    here = Path(directory) / "counting"
+    examples, pairs = here / "examples.parquet", here / "pairs.parquet"
+    generate(
+        study.data,
+        study.pairs,
+        settings.seed,
+        lexicon_path=study.lexicon,
+        templates_path=study.prompt_templates,
+        examples_path=examples,
+        pairs_path=pairs,
+    )
+    validate(
+        examples, pairs, study.validation, settings.seed, lexicon_path=study.lexicon,
+        table_path=here / "validation.parquet", document_path=here / "validation.json",
+    )  # fmt: skip
+    for name in settings.counting_models():
+        write_manifest(name, settings.models[name], _manifest(directory, name))
+        _run_model(settings, study, name, here)
+    names = settings.counting_models()
+    compare({name: here / name / "answers.parquet" for name in names}, here / "comparison.parquet")
+    inputs = {
+        "validation": here / "validation.json",
+        "comparison": here / "comparison.parquet",
+        "manifests": [_manifest(directory, name) for name in names],
+        "benchmarks": [here / name / "benchmark.json" for name in names],
+        "estimates": [here / name / "benchmark.parquet" for name in names],
+        "gates": [here / name / "gates.json" for name in names],
+        "effects": [here / name / "effects.parquet" for name in names],
+        "verdicts": [here / name / "verdict.json" for name in names],
+    }
+    summarise(names, inputs, here / "summary.json")
+    return read_document(here / "summary.json", "counting_summary")
+
+
+def _parsed(config: Config | Mapping[str, Any] | Path | str) -> Config:
+    if isinstance(config, Path | str):
+        settings = load_config(config)
+    elif isinstance(config, Config):
+        settings = config
+    else:
+        settings = parse_config(config, where="config")
+    if settings.counting is None:
+        raise UserError("the counting study is switched off", where="counting",
+                        remedy="add `counting: {}` to the config")  # fmt: skip
+    return settings
+
+
+def _manifest(directory: Path | str, name: str) -> Path:
+    return Path(directory) / "models" / name / "manifest.json"
+
+
+def _run_model(settings: Config, study: CountingSettings, name: str, here: Path) -> None:
+    model, seed, execution = settings.models[name], settings.seed, settings.execution
+    mine = here / name
+    machine = {"device": execution.device, "tokens_per_batch": execution.tokens_per_batch}
+    run_inference(
+        name, model, here / "examples.parquet", study.benchmark,
+        probe_lengths=study.pairs.lengths, probe_templates=study.pairs.templates,
+        templates_path=study.prompt_templates, **machine,
+        answers_path=mine / "answers.parquet", activations_path=mine / "activations",
+    )  # fmt: skip
+    benchmark(
+        name, mine / "answers.parquet", study.benchmark, seed, level=study.mediation.level,
+        estimates_path=mine / "benchmark.parquet", confusion_path=mine / "confusion.parquet",
+        document_path=mine / "benchmark.json",
+    )  # fmt: skip
+    run_mediation(
+        name, model, here / "pairs.parquet", mine / "benchmark.json", study.pairs,
+        components=study.mediation.components, heads=study.mediation.heads,
+        window=study.mediation.window, seed=seed, lexicon_path=study.lexicon,
+        templates_path=study.prompt_templates, **machine,
+        effects_path=mine / "pair_effects.parquet", gates_path=mine / "gates.json",
+    )  # fmt: skip
+    estimate_effects(
+        name, mine / "pair_effects.parquet", mine / "gates.json", study.mediation, seed,
+        map_path=mine / "mediation.parquet", estimates_path=mine / "effects.parquet",
+    )  # fmt: skip
+    assess_running_count(
+        name, mine / "pair_effects.parquet", mine / "gates.json", mine / "activations",
+        here / "examples.parquet", study.mediation, seed, lexicon_path=study.lexicon,
+        slopes_path=mine / "running_count.parquet", probes_path=mine / "probes.parquet",
+        verdict_path=mine / "verdict.json",
+    )  # fmt: skip
