@@ -12,14 +12,14 @@ rule counting_benchmark:
         "logs/counting_benchmark/{model}.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "counting_benchmark", by_model=True),
-        code=parameter("code", "counting_benchmark", by_model=True),
-        lib=parameter("lib", "counting_benchmark", by_model=True),
     threads: 1
     resources:
         mem_mb=1500,
         runtime=30,
+    params:
+        spec=parameter("spec", "counting_benchmark", by_model=True),
+        code=parameter("code", "counting_benchmark", by_model=True),
+        lib=parameter("lib", "counting_benchmark", by_model=True),
     script:
         "../workflow_scripts/counting_benchmark.py"
 
@@ -33,13 +33,13 @@ rule counting_comparison:
         "logs/counting_comparison.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "counting_comparison"),
-        code=parameter("code", "counting_comparison"),
-        lib=parameter("lib", "counting_comparison"),
     threads: 1
     resources:
         mem_mb=1500,
         runtime=20,
+    params:
+        spec=parameter("spec", "counting_comparison"),
+        code=parameter("code", "counting_comparison"),
+        lib=parameter("lib", "counting_comparison"),
     script:
         "../workflow_scripts/counting_comparison.py"

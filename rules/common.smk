@@ -1,17 +1,35 @@
 # Functions that the rules share: settings, and the parameters that decide when a rule runs again.
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow_scripts"))
 
 from interpflow.workflow.parse import parse_settings
-from interpflow.workflow.plan import lexicon_files, model_files, templates_file
+from interpflow.workflow.plan import (
+    lexicon_files,
+    model_files,
+    report_template,
+    templates_file,
+)
 from interpflow.workflow.stages import COUNTING_FIGURES
 
 SETTINGS, PLAN = parse_settings(config)
 MODELS = list(SETTINGS.models)
 COUNTING_MODELS = SETTINGS.counting_models()
 ON_GPU = SETTINGS.execution.device == "cuda"
+
+
+def one_of(names):
+    """A wildcard that stands for one of these names only; for none where there are none."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+# A path of an unknown model is a path that no rule makes, not a failure inside a rule.
+wildcard_constraints:
+    model=one_of(COUNTING_MODELS),
+    name=one_of(SETTINGS.reference_models.names),
+    seed=r"\d+",
 
 
 def parameter(name, rule, by_model=False):
@@ -21,15 +39,21 @@ def parameter(name, rule, by_model=False):
     return PLAN.parameter(name, rule)
 
 
-def mem_mb(base_mb, model=None):
+def mem_mb(base_mb):
     """Memory in MB: a base for Python and its libraries, twice the weights, more per attempt."""
 
     def needed(wildcards, attempt):
-        return int((base_mb + PLAN.weights_mb(getattr(wildcards, "model", "")) * 2) * attempt)
+        return int(
+            (base_mb + PLAN.weights_mb(getattr(wildcards, "model", "")) * 2) * attempt
+        )
 
     return needed
 
 
 def a_model(*files):
     """A study's files of one model."""
-    return [f"results/counting/{model}/{file}" for model in COUNTING_MODELS for file in files]
+    return [
+        f"results/counting/{model}/{file}"
+        for model in COUNTING_MODELS
+        for file in files
+    ]

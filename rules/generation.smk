@@ -12,13 +12,13 @@ rule counting_generation:
         "logs/counting_generation.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "counting_generation"),
-        code=parameter("code", "counting_generation"),
-        lib=parameter("lib", "counting_generation"),
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        spec=parameter("spec", "counting_generation"),
+        code=parameter("code", "counting_generation"),
+        lib=parameter("lib", "counting_generation"),
     script:
         "../workflow_scripts/counting_generation.py"

@@ -15,15 +15,15 @@ rule counting_inference:
         "logs/counting_inference/{model}.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "counting_inference", by_model=True),
-        code=parameter("code", "counting_inference", by_model=True),
-        lib=parameter("lib", "counting_inference", by_model=True),
     threads: 1
     resources:
         mem_mb=mem_mb(3000),
         runtime=120,
         tokens_per_batch=SETTINGS.execution.tokens_per_batch,
         gpu=int(ON_GPU),
+    params:
+        spec=parameter("spec", "counting_inference", by_model=True),
+        code=parameter("code", "counting_inference", by_model=True),
+        lib=parameter("lib", "counting_inference", by_model=True),
     script:
         "../workflow_scripts/counting_inference.py"

@@ -7,6 +7,10 @@ rule estimate:
         "logs/estimate.log",
     conda:
         "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
     params:
         spec=PLAN.inspection_parameter("spec", "estimate.py"),
         code=PLAN.inspection_parameter("code", "estimate.py"),
@@ -20,6 +24,10 @@ rule why:
         "logs/why.log",
     conda:
         "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
     params:
         spec=PLAN.inspection_parameter("spec", "why.py"),
         code=PLAN.inspection_parameter("code", "why.py"),
@@ -33,6 +41,10 @@ rule clean_tmp:
         "logs/clean_tmp.log",
     conda:
         "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
     params:
         spec=PLAN.inspection_parameter("spec", "clean_tmp.py"),
         code=PLAN.inspection_parameter("code", "clean_tmp.py"),

@@ -17,16 +17,16 @@ rule counting_mediation:
         "logs/counting_mediation/{model}.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "counting_mediation", by_model=True),
-        code=parameter("code", "counting_mediation", by_model=True),
-        lib=parameter("lib", "counting_mediation", by_model=True),
     threads: 1
     resources:
         mem_mb=mem_mb(3000),
         runtime=240,
         tokens_per_batch=SETTINGS.execution.tokens_per_batch,
         gpu=int(ON_GPU),
+    params:
+        spec=parameter("spec", "counting_mediation", by_model=True),
+        code=parameter("code", "counting_mediation", by_model=True),
+        lib=parameter("lib", "counting_mediation", by_model=True),
     script:
         "../workflow_scripts/counting_mediation.py"
 
@@ -42,14 +42,14 @@ rule counting_effects:
         "logs/counting_effects/{model}.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "counting_effects", by_model=True),
-        code=parameter("code", "counting_effects", by_model=True),
-        lib=parameter("lib", "counting_effects", by_model=True),
     threads: 1
     resources:
         mem_mb=3000,
         runtime=60,
+    params:
+        spec=parameter("spec", "counting_effects", by_model=True),
+        code=parameter("code", "counting_effects", by_model=True),
+        lib=parameter("lib", "counting_effects", by_model=True),
     script:
         "../workflow_scripts/counting_effects.py"
 
@@ -69,14 +69,14 @@ rule counting_running_count:
         "logs/counting_running_count/{model}.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "counting_running_count", by_model=True),
-        code=parameter("code", "counting_running_count", by_model=True),
-        lib=parameter("lib", "counting_running_count", by_model=True),
     threads: 1
     resources:
         mem_mb=3000,
         runtime=60,
+    params:
+        spec=parameter("spec", "counting_running_count", by_model=True),
+        code=parameter("code", "counting_running_count", by_model=True),
+        lib=parameter("lib", "counting_running_count", by_model=True),
     script:
         "../workflow_scripts/counting_running_count.py"
 
@@ -97,13 +97,13 @@ rule counting_summary:
         "logs/counting_summary.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "counting_summary"),
-        code=parameter("code", "counting_summary"),
-        lib=parameter("lib", "counting_summary"),
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        spec=parameter("spec", "counting_summary"),
+        code=parameter("code", "counting_summary"),
+        lib=parameter("lib", "counting_summary"),
     script:
         "../workflow_scripts/counting_summary.py"

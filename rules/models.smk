@@ -8,16 +8,18 @@ rule model_manifest:
         manifest="results/models/{model}/manifest.json",
     log:
         "logs/model_manifest/{model}.log",
+    wildcard_constraints:
+        model=one_of(MODELS),
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "model_manifest", by_model=True),
-        code=parameter("code", "model_manifest", by_model=True),
-        lib=parameter("lib", "model_manifest", by_model=True),
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        spec=parameter("spec", "model_manifest", by_model=True),
+        code=parameter("code", "model_manifest", by_model=True),
+        lib=parameter("lib", "model_manifest", by_model=True),
     script:
         "../workflow_scripts/model_manifest.py"
 
@@ -29,14 +31,20 @@ rule reference_model:
         "logs/reference_model/{name}-{seed}.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=lambda wildcards: PLAN.reference_parameter("spec", wildcards.name, wildcards.seed),
-        code=lambda wildcards: PLAN.reference_parameter("code", wildcards.name, wildcards.seed),
-        lib=lambda wildcards: PLAN.reference_parameter("lib", wildcards.name, wildcards.seed),
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        spec=lambda wildcards: PLAN.reference_parameter(
+            "spec", wildcards.name, wildcards.seed
+        ),
+        code=lambda wildcards: PLAN.reference_parameter(
+            "code", wildcards.name, wildcards.seed
+        ),
+        lib=lambda wildcards: PLAN.reference_parameter(
+            "lib", wildcards.name, wildcards.seed
+        ),
     script:
         "../workflow_scripts/reference_model.py"
 

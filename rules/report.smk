@@ -27,14 +27,14 @@ rule counting_figures:
         "logs/counting_figures/{model}.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "counting_figures", by_model=True),
-        code=parameter("code", "counting_figures", by_model=True),
-        lib=parameter("lib", "counting_figures", by_model=True),
     threads: 1
     resources:
         mem_mb=1500,
         runtime=20,
+    params:
+        spec=parameter("spec", "counting_figures", by_model=True),
+        code=parameter("code", "counting_figures", by_model=True),
+        lib=parameter("lib", "counting_figures", by_model=True),
     script:
         "../workflow_scripts/counting_figures.py"
 
@@ -43,19 +43,20 @@ rule report_page:
     input:
         summary="results/counting/summary.json" if COUNTING_MODELS else [],
         figures=a_model(*[f"figures/{figure}.svg" for figure in COUNTING_FIGURES]),
+        template=report_template(),
     output:
         page="results/report/index.html",
     log:
         "logs/report_page.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "report_page"),
-        code=parameter("code", "report_page"),
-        lib=parameter("lib", "report_page"),
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        spec=parameter("spec", "report_page"),
+        code=parameter("code", "report_page"),
+        lib=parameter("lib", "report_page"),
     script:
         "../workflow_scripts/report.py"

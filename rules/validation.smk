@@ -13,13 +13,13 @@ rule counting_validation:
         "logs/counting_validation.log",
     conda:
         "../envs/main.yaml"
-    params:
-        spec=parameter("spec", "counting_validation"),
-        code=parameter("code", "counting_validation"),
-        lib=parameter("lib", "counting_validation"),
     threads: 1
     resources:
         mem_mb=1500,
         runtime=20,
+    params:
+        spec=parameter("spec", "counting_validation"),
+        code=parameter("code", "counting_validation"),
+        lib=parameter("lib", "counting_validation"),
     script:
         "../workflow_scripts/counting_validation.py"

@@ -26,10 +26,9 @@ def write_table(
 ) -> None:
     """Write rows under the declared schema of table `name`; extra or missing columns fail."""
     schema = table_schema(name)
-    if isinstance(rows, pa.Table):
-        table: pa.Table = rows.select(schema.names).cast(schema)
-    else:
-        table = _from_rows(rows, schema, name)
+    given: Any = rows
+    is_table = isinstance(given, pa.Table)
+    table = given.select(schema.names).cast(schema) if is_table else _from_rows(given, schema, name)
     origin = provenance or Provenance()
     metadata = {"table": name, **origin.to_dict()}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})

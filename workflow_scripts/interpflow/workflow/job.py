@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,11 +58,15 @@ def job(snakemake: Any, script: str) -> Iterator[Job]:
         _tee(log)
         _set_up_logging()
         try:
+            _check_configured(snakemake)
             _check_code(snakemake, script, "since this run was planned")
             yield _job(snakemake, script)
             _check_code(snakemake, script, "while the job ran")
         except UserError as error:
             print(f"{snakemake.rule}: {error}", file=sys.stderr)
+            _end(1)
+        except KeyboardInterrupt:
+            print(f"{snakemake.rule}: interrupted", file=sys.stderr)
             _end(1)
         except BaseException:
             traceback.print_exc()
@@ -109,6 +113,15 @@ def _public_name(path: str) -> str:
     return absolute.name
 
 
+def _check_configured(snakemake: Any) -> None:
+    if not snakemake.params.spec:
+        raise UserError(
+            "the config switches the study of this rule off",
+            where=str(snakemake.rule),
+            remedy="give the study a section in the config",
+        )
+
+
 def _check_code(snakemake: Any, script: str, when: str) -> None:
     if code_digest(script) != snakemake.params.code:
         raise UserError(
@@ -147,8 +160,10 @@ class _Tee:
         self._stream, self._log = stream, log
 
     def write(self, text: str) -> int:
-        self._log.write(text)
-        self._log.flush()
+        # On a full disk the log cannot be written, and the message that says so must get through.
+        with suppress(OSError):
+            self._log.write(text)
+            self._log.flush()
         return self._stream.write(text)
 
     def flush(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from interpflow.config.settings import Config
-from interpflow.paths import RESOURCES_DIR
+from interpflow.paths import PROJECT_DIR, RESOURCES_DIR
 from interpflow.workflow.stages import (
     MODEL_PACKAGES,
     Stage,
@@ -13,6 +13,7 @@ from interpflow.workflow.stages import (
 )
 
 BYTES_PER_MB = 1_000_000
+PACKAGE_DIR = PROJECT_DIR / "workflow_scripts" / "interpflow"
 
 
 class Plan:
@@ -73,7 +74,7 @@ class Plan:
 
 def lexicon_dir(config: Config) -> Path:
     named = config.counting.lexicon if config.counting else None
-    return Path(named) if named else RESOURCES_DIR / "lexicon"
+    return Path(named) if named else _from_here(RESOURCES_DIR / "lexicon")
 
 
 def lexicon_files(config: Config) -> list[str]:
@@ -83,7 +84,17 @@ def lexicon_files(config: Config) -> list[str]:
 
 def templates_file(config: Config) -> str:
     named = config.counting.prompt_templates if config.counting else None
-    return named or str(RESOURCES_DIR / "templates" / "counting.yaml")
+    return named or str(_from_here(RESOURCES_DIR / "templates" / "counting.yaml"))
+
+
+def report_template() -> str:
+    return str(_from_here(PACKAGE_DIR / "report" / "templates" / "report.html.jinja"))
+
+
+def _from_here(path: Path) -> Path:
+    # A project that is moved together with its results must not run again for its new place.
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def model_files(config: Config, model: str) -> list[str]:
@@ -92,7 +103,7 @@ def model_files(config: Config, model: str) -> list[str]:
     if settings.hub:
         return []
     directory = (
-        RESOURCES_DIR / "reference" / settings.reference
+        _from_here(RESOURCES_DIR / "reference" / settings.reference)
         if settings.reference
         else Path(settings.local or "")
     )

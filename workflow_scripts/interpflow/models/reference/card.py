@@ -99,14 +99,13 @@ def _mechanism_lines(metrics: dict[str, Any]) -> list[str]:
     return [
         "## Running count",
         "",
-        f"{metrics['n_pairs']} held-out pairs of lists with the same words from word k on and different "
-        "counts before it. The residual stream after a block, from the first token of word k to "
+        f"{metrics['n_pairs']} held-out pairs of lists with the same words from word k on and "
+        "different counts before it. The residual stream after a block, from the first token of word k to "
         "the last token of the list's last word, is replaced by the other list's. Slope: change of "
         "the expected count per unit of running-count difference (through the origin, 95 % "
         "interval, HC1). Shifted: share of patched answers equal to count + difference. Probe: "
         "ridge regression of the running count on place and residual stream at the list words; "
-        "R² out of fold, and the share explained beyond the "
-        "word's place.",
+        "R² out of fold, and the share explained beyond the word's place.",
         "",
         "| after block | slope | shifted | probe R² | beyond place |",
         "|---|---|---|---|---|",
