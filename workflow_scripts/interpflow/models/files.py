@@ -14,7 +14,8 @@ TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "me
 
 
 def check_model_directory(directory: Path, name: str) -> None:
-    """Check that a directory holds a loadable causal decoder; raises UserError naming the file otherwise."""
+    """Check that a directory holds the files of a causal decoder; raises UserError naming what is
+    missing, damaged or unsafe."""
     where = f"model {name}: {directory}"
     if not directory.is_dir():
         raise UserError(
