@@ -1,10 +1,13 @@
 """Score a model's answers: accuracy with floors, errors, calibration, and the input gate."""
 
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING
 
 from interpflow.config.counting import CountingBenchmark
 from interpflow.studies.counting.benchmark import benchmark
 from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
     benchmark(

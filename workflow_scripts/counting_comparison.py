@@ -1,9 +1,12 @@
 """Compare the models of the counting study on the same prompts."""
 
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING
 
 from interpflow.studies.counting.comparison import compare
 from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
     compare(

@@ -1,10 +1,13 @@
 """Turn the effects of single pairs into tested maps: total, direct, indirect, mediated."""
 
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING
 
 from interpflow.config.counting import CountingMediation
 from interpflow.studies.counting.effects import estimate_effects
 from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
     estimate_effects(

@@ -1,10 +1,13 @@
 """Make the lists of the counting study and the pairs of its interventions."""
 
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING
 
 from interpflow.config.counting import CountingData, CountingPairs
 from interpflow.studies.counting.generation import generate
 from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
     generate(

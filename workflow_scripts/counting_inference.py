@@ -1,12 +1,15 @@
 """Run a model once over the counting prompts: answers of every count, greedy text, activations."""
 
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING
 
 from interpflow.config.base import Range
 from interpflow.config.counting import CountingBenchmark
 from interpflow.config.model import ModelSettings
 from interpflow.studies.counting.inference import run_inference
 from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
     run_inference(

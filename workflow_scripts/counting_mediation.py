@@ -1,11 +1,14 @@
 """Patch a model over the counting pairs, behind the gates that prove that patches act."""
 
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING
 
 from interpflow.config.counting import CountingPairs
 from interpflow.config.model import ModelSettings
 from interpflow.studies.counting.mediation import run_mediation
 from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
     run_mediation(

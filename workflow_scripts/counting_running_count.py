@@ -1,10 +1,13 @@
 """Test whether the running count is used, whether it is decodable, and say the verdict."""
 
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING
 
 from interpflow.config.counting import CountingMediation
 from interpflow.studies.counting.running_count import assess_running_count
 from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
     assess_running_count(

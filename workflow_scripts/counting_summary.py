@@ -1,9 +1,12 @@
 """Gather the counting study's headline numbers, gates and verdicts."""
 
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING
 
 from interpflow.studies.counting.summary import summarise
 from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
     summarise(

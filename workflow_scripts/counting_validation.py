@@ -1,10 +1,13 @@
 """Check the counting data by rules of its own; stop the run where a gate fails."""
 
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING
 
 from interpflow.config.counting import CountingValidation
 from interpflow.studies.counting.validation import validate
 from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
     validate(

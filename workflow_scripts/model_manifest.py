@@ -1,10 +1,13 @@
 """Check a model's files and write down what it is."""
 
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING
 
 from interpflow.config.model import ModelSettings
 from interpflow.studies.models import write_manifest
 from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
     write_manifest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from interpflow.config.identity import canonical_json
@@ -37,7 +37,7 @@ class Stage:
     spec: Mapping[str, Any]
     packages: tuple[str, ...] = LIGHT_PACKAGES
 
-    @property
+    @cached_property  # Snakemake asks for it several times a job
     def parameters(self) -> dict[str, str]:
         """What Snakemake remembers of the job: when one of these changes, it runs again."""
         return {
