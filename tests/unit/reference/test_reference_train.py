@@ -24,8 +24,7 @@ def test_equal_seeds_give_equal_weights(
     small_recipe: RecipeConfig, small_material: CountingMaterial
 ) -> None:
     digests = [
-        weights_digest(train(small_recipe, seed, small_material, quiet).model)
-        for seed in (0, 0, 1)
+        weights_digest(train(small_recipe, seed, small_material, quiet).model) for seed in (0, 0, 1)
     ]
     assert digests[0] == digests[1] != digests[2]
 

@@ -51,9 +51,7 @@ class Muon(torch.optim.Optimizer):
             for shape, parameters in by_shape.items():
                 self._step_shape(group, shape, parameters)
 
-    def _step_shape(
-        self, group: dict, shape: torch.Size, parameters: list[nn.Parameter]
-    ) -> None:
+    def _step_shape(self, group: dict, shape: torch.Size, parameters: list[nn.Parameter]) -> None:
         directions = []
         for parameter in parameters:
             gradient = parameter.grad

@@ -63,9 +63,7 @@ class ProblemMaterial:
                 return problem
 
     def task_rows(self, rng: random.Random) -> list[Row]:
-        return [
-            self._task_row(rng, 1 + index % 2) for index in range(self.recipe.corpus.task_rows)
-        ]
+        return [self._task_row(rng, 1 + index % 2) for index in range(self.recipe.corpus.task_rows)]
 
     def _task_row(self, rng: random.Random, n_steps: int) -> Row:
         problem = self.draw(rng, n_steps, from_held_out=False)
@@ -103,9 +101,7 @@ def _draw_equation(rng: random.Random) -> Step:
     return Step(total, operation, part, total - part)
 
 
-def evaluation_rows(
-    material: ProblemMaterial, rng: random.Random, n: int
-) -> dict[str, list[Row]]:
+def evaluation_rows(material: ProblemMaterial, rng: random.Random, n: int) -> dict[str, list[Row]]:
     """Held-out problems: of one and of two steps, and both with 1, 2 and 4 typing errors."""
     problems = {steps: [material.draw(rng, steps, True) for _ in range(n)] for steps in (1, 2)}
     groups = {

@@ -85,6 +85,7 @@ class RecipeConfig:
     readout: ReadoutConfig | None = None
     interchange: InterchangeConfig | None = None
 
+
 # Word embeddings are seen rarely: at AdamW's usual 2e-3 the facts take twice the steps.
 COUNTING_OPTIMIZER = OptimizerConfig(adamw_lr=8e-3)
 
@@ -114,9 +115,7 @@ RECIPES: dict[str, RecipeConfig] = {
         RecipeConfig(
             name="word_problems",
             steps=600,
-            corpus=CorpusConfig(
-                task="word_problems", task_rows=40, drill_rows=6, typo_share=0.08
-            ),
+            corpus=CorpusConfig(task="word_problems", task_rows=40, drill_rows=6, typo_share=0.08),
         ),
     )
 }
