@@ -36,7 +36,7 @@ class Config(Settings):
     models: dict[Name, ModelSettings] = Field(min_length=1, description="models by name")
     execution: ExecutionSettings = ExecutionSettings()
     counting: CountingSettings | None = Field(
-        default=None, description="the counting study; null: off"
+        default=CountingSettings(), description="the counting study; null switches it off"
     )
     reference_models: ReferenceTraining = ReferenceTraining()
 

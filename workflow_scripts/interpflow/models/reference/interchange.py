@@ -10,6 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from interpflow.models.reference.architecture import embed, run_blocks, unembed
 from interpflow.models.reference.counting_corpus import CountingCorpus, InterchangePair
+from interpflow.models.reference.recipe import InterchangeConfig
 from interpflow.models.reference.rows import Batch, Row, encode_rows
 from interpflow.tasks.counting.prompts import CountingTemplate
 
@@ -72,22 +73,23 @@ def swapped_streams(
 
 
 def interchange_losses(
-    model: LlamaForCausalLM, batch: PairBatch, after_layer: int
+    model: LlamaForCausalLM, batch: PairBatch, config: InterchangeConfig
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Summed cross-entropy of the plain and of the patched rows, patched-rows-right [n], and the
     plain rows' residual stream at the swapped layer.
 
-    The patched answer is the base's count plus the difference of the running counts. As the words
-    after the prefix are shared, that is the donor's count, so the donor's answer is the target.
+    If the running count is to be used, the patched answer is the base's count plus the difference
+    of the running counts. As the words after the prefix are shared, that is the donor's count, so
+    the donor's answer is the target. If it is not to be used, the base's answer is.
     """
-    plain, patched, middle = swapped_streams(model, batch, after_layer)
+    plain, patched, middle = swapped_streams(model, batch, config.after_layer)
     rows = batch.rows
     plain_loss = torch.nn.functional.cross_entropy(
         unembed(model, plain[rows.row, rows.position]), rows.target, reduction="sum"
     )
-    of_donor = rows.row >= batch.n
-    row, position = rows.row[of_donor] - batch.n, rows.position[of_donor]
-    target = rows.target[of_donor]
+    of_target = (rows.row >= batch.n) if config.used else (rows.row < batch.n)
+    row, position = rows.row[of_target] % batch.n, rows.position[of_target]
+    target = rows.target[of_target]
     logits = unembed(model, patched[row, position])
     patched_loss = torch.nn.functional.cross_entropy(logits, target, reduction="sum")
     return plain_loss, patched_loss, rows_right(logits, target, row, batch.n), middle

@@ -167,10 +167,9 @@ def _backward(
                 tally.right += int(right.sum())
                 tally.rows += len(rows)
     if pairs and recipe.interchange:
-        after_layer = recipe.interchange.after_layer
-        plain, patched, right, middle = interchange_losses(model, pairs, after_layer)
+        plain, patched, right, middle = interchange_losses(model, pairs, recipe.interchange)
         total = plain + recipe.interchange.weight * patched
-        if readout is not None and readout.config.after_layer == after_layer:
+        if readout is not None and readout.config.after_layer == recipe.interchange.after_layer:
             total = total + readout.loss(middle, pairs.rows)
         (total / n_tokens).backward()
         for tally in tallies:
