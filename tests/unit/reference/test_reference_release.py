@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from dataclasses import replace
@@ -16,6 +17,7 @@ from interpflow.errors import UserError
 from interpflow.models.reference import release
 from interpflow.models.reference.material import CountingMaterial
 from interpflow.models.reference.recipe import RECIPES, RecipeConfig, recipe_of
+from interpflow.models.reference.seeds import seed_row
 from interpflow.models.reference.train import train
 
 SAMPLE_SCALE = 0.1
@@ -24,6 +26,9 @@ COUNTING = [name for name in RELEASED if RECIPES[name].corpus.task == "counting"
 # Bounds of the two claims: a control that must show a running count, and one that must not.
 MIN_RUNNING_SLOPE = 0.8
 MAX_PARALLEL_SLOPE = 0.1
+MIN_ACCURACY = 0.97
+MIN_PROBE_R2 = 0.8
+SEEDS_TABLE = release.REFERENCE_DIR / "seeds.csv"
 
 
 def record_of(name: str) -> dict[str, Any]:
@@ -86,6 +91,22 @@ def test_card_slope_holds_on_a_new_sample(name: str) -> None:
     else:
         assert abs(slope["estimate"]) < MAX_PARALLEL_SLOPE
     assert abs(slope["estimate"] - recorded["slope"][middle]["estimate"]) < 0.1
+
+
+@pytest.mark.skipif(not SEEDS_TABLE.exists(), reason="no table of seeds is released")
+def test_the_claims_hold_for_every_training_seed() -> None:
+    with SEEDS_TABLE.open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    for row in rows:
+        assert float(row["accuracy"]) >= MIN_ACCURACY, row
+        assert float(row["probe_r2"]) >= MIN_PROBE_R2, row
+        if row["name"] == "count_running":
+            assert float(row["slope_ci_low"]) >= MIN_RUNNING_SLOPE, row
+        else:
+            assert float(row["slope_ci_high"]) <= MAX_PARALLEL_SLOPE, row
+    for name in COUNTING:
+        released = seed_row(record_of(name))
+        assert {key: str(value) for key, value in released.items()} in rows
 
 
 _MEASURED: dict[str, dict[str, Any]] = {}

@@ -91,26 +91,32 @@ def _accuracy_lines(metrics: dict[str, Any]) -> list[str]:
 
 def _mechanism_lines(metrics: dict[str, Any]) -> list[str]:
     rows = [
-        f"| {layer} | {slope['estimate']:.3f} [{slope['ci_low']:.3f}, {slope['ci_high']:.3f}] "
-        f"| {slope['shifted_accuracy']:.3f} | {metrics['probe'][layer]['r2']:.3f} "
-        f"| {metrics['probe'][layer]['partial_r2']:.3f} |"
-        for layer, slope in metrics["slope"].items()
+        f"| {layer} | {_slope_cells(metrics['slope'].get(layer))} | {probe['r2']:.3f} "
+        f"| {probe['partial_r2']:.3f} |"
+        for layer, probe in metrics["probe"].items()
     ]
     return [
         "## Running count",
         "",
         f"{metrics['n_pairs']} held-out pairs of lists with the same words from word k on and "
-        "different counts before it. The residual stream after a block, from the first token of word k to "
-        "the last token of the list's last word, is replaced by the other list's. Slope: change of "
-        "the expected count per unit of running-count difference (through the origin, 95 % "
-        "interval, HC1). Shifted: share of patched answers equal to count + difference. Probe: "
-        "ridge regression of the running count on place and residual stream at the list words; "
-        "R² out of fold, and the share explained beyond the word's place.",
+        "different counts before it. The residual stream after a block, from the first token of "
+        "word k to the last token of the list's last word, is replaced by the other list's. "
+        "Slope: change of the expected count per unit of running-count difference (through the "
+        "origin, 95 % interval, HC1). Shifted: share of patched answers equal to count + "
+        "difference. Probe: ridge regression of the running count on place and residual stream at "
+        "the list words; R² out of fold, and the share explained beyond the word's place.",
         "",
         "| after block | slope | shifted | probe R² | beyond place |",
         "|---|---|---|---|---|",
         *rows,
     ]
+
+
+def _slope_cells(slope: dict[str, float] | None) -> str:
+    if slope is None:
+        return "– | –"
+    interval = f"[{slope['ci_low']:.3f}, {slope['ci_high']:.3f}]"
+    return f"{slope['estimate']:.3f} {interval} | {slope['shifted_accuracy']:.3f}"
 
 
 def _limits(record: dict[str, Any]) -> list[str]:

@@ -96,9 +96,9 @@ RECIPES: dict[str, RecipeConfig] = {
     for recipe in (
         RecipeConfig(
             name="count_parallel",
-            steps=950,
+            steps=900,
             corpus=CorpusConfig(
-                task="counting", task_rows=32, drill_rows=10, facts_per_drill_row=16
+                task="counting", task_rows=24, drill_rows=10, facts_per_drill_row=16
             ),
             optimizer=COUNTING_OPTIMIZER,
             # After the last block nothing can use what the readout makes decodable; without the

@@ -115,7 +115,7 @@ def evaluate_release(directory: Path) -> dict[str, Any]:
 
 
 def _write_record(record: dict[str, Any], directory: Path) -> None:
-    text = json.dumps(record, indent=1, ensure_ascii=False)
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     (directory / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
 
 
@@ -169,7 +169,7 @@ def _measure_counting(
         "middle_layer": MIDDLE_LAYER,
         "slope": {
             str(layer): running_count_slope(model, tokenizer, corpus, layer, n_pairs, seed)
-            for layer in layers
+            for layer in layers[:-1]  # nothing reads the list's words after the last block
         },
         "probe": {
             str(layer): running_count_probe(model, tokenizer, corpus, layer, n_probe, seed)
