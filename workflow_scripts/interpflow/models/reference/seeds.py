@@ -10,7 +10,7 @@ from typing import Any
 
 from interpflow.models.reference.release import RECORD_NAME
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "name",
     "seed",
     "steps",
