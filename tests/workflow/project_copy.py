@@ -7,6 +7,7 @@ tests apart from edits of the checkout.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -33,6 +34,15 @@ MODEL_FILES = ("answers.parquet", "activations", "benchmark.parquet", "confusion
                "benchmark.json", "pair_effects.parquet", "gates.json", "mediation.parquet",
                "effects.parquet", "running_count.parquet", "probes.parquet", "verdict.json",
                *(f"figures/{figure}.svg" for figure in FIGURES))  # fmt: skip
+
+
+PARAMETERS_PROGRAM = """
+import json
+from interpflow.config.load import load_config
+from interpflow.workflow.plan import Plan
+stages = Plan(load_config("config.yaml")).stages()
+print(json.dumps({f"{s.rule} {s.spec.get('model', '')}": str(s.parameters) for s in stages}))
+"""
 
 
 def public_files(*models: str) -> list[str]:
@@ -149,6 +159,14 @@ class Run:
             assert "Nothing to be done" in text, text
         return found
 
+    def parameters(self) -> dict[str, str]:
+        """Rule and model → the parameters that Snakemake is given for that job."""
+        done = subprocess.run(
+            [sys.executable, "-c", PARAMETERS_PROGRAM], cwd=self.directory, capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(self.project / "workflow_scripts")}, check=True,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
     def artifacts(self) -> dict[str, str]:
         """Path → SHA-256 of every file under results/, unfinished ones left out."""
         root = self.directory / "results"
@@ -165,8 +183,3 @@ class Run:
         """A copy of the directory as it stands, time stamps and Snakemake's records included."""
         shutil.copytree(self.directory, directory)
         return Run(self.project, directory, dict(self.config), dict(self.environment))
-
-
-def triggered(planned: Mapping[str, str], by: str = "Params have changed") -> set[str]:
-    """Rules that run for a reason of their own, not because an input will be made again."""
-    return {rule for rule, reason in planned.items() if by in reason}
