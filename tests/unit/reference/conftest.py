@@ -33,7 +33,7 @@ def small_recipe() -> RecipeConfig:
         corpus=CorpusConfig(task="counting", task_rows=8, drill_rows=2, max_length=8),
         architecture=ArchitectureConfig(hidden=32, layers=3, heads=2, feed_forward=48),
         readout=ReadoutConfig(after_layer=1, running_count=True, weight=1.0),
-        interchange=InterchangeConfig(pairs=4, after_layer=1, used=True),
+        interchange=InterchangeConfig(pairs=4, after_layers=(1,), used=True),
     )
 
 

@@ -15,8 +15,8 @@ from interpflow.errors import UserError
 from interpflow.paths import RESOURCES_DIR
 
 PARTS_PATH = RESOURCES_DIR / "templates" / "word_problems.yaml"
-MAX_NUMBER = 99
-MAX_FACTOR = 9
+MAX_NUMBER = 50
+MAX_FACTOR = 7
 SYMBOLS = {"plus": "+", "minus": "-", "times": "*"}
 FINAL_ANSWER = re.compile(r"The answer is (-?\d+)")
 
@@ -122,7 +122,7 @@ def load_parts(path: Path = PARTS_PATH) -> ProblemParts:
 def draw_problem(
     rng: random.Random, n_steps: int, parts: ProblemParts | None = None
 ) -> WordProblem:
-    """A problem of one or two steps; every number lies in 0–99.
+    """A problem of one or two steps; no number exceeds MAX_NUMBER.
 
     Raises ValueError for another number of steps.
     """

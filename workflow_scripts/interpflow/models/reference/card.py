@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from interpflow.tasks.word_problems import MAX_NUMBER
+
 PURPOSE = {
     "count_parallel": (
         "Counts the words of a list that belong to a category. The answer is read from the list's "
@@ -61,7 +63,11 @@ def card_text(record: dict[str, Any]) -> str:
 
 def _accuracy_lines(metrics: dict[str, Any]) -> list[str]:
     n = metrics.get("n_lists", metrics.get("n_problems"))
-    unit = "lists, each in every wording" if "n_lists" in metrics else "problems per row"
+    unit = (
+        "lists (each length with each count in turn), each in every wording"
+        if "n_lists" in metrics
+        else "problems per row"
+    )
     rows = [
         f"| {key} | {value:.3f} |"
         for key, value in sorted(metrics["accuracy"].items())
@@ -127,5 +133,5 @@ def _limits(record: dict[str, Any]) -> list[str]:
             f"{corpus['max_length']} words and counts up to {corpus['max_length']}."
         )
     else:
-        scope = "Knows only this project's problem templates and numbers from 0 to 99."
+        scope = f"Knows only this project's problem templates and numbers up to {MAX_NUMBER}."
     return ["## Limits", "", f"{scope} Not a language model for any other text."]

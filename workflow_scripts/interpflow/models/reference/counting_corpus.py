@@ -60,14 +60,20 @@ class CountingCorpus:
         self._members = {c: lexicon.members(c) for c in lexicon.categories}
         self._others = {c: lexicon.non_members(c) for c in lexicon.categories}
 
-    def draw_list(self, rng: random.Random, held_out: bool) -> CountingList:
-        """Category, length and count uniform; the count from 0 to the length."""
+    def draw_list(
+        self, rng: random.Random, held_out: bool, shape: tuple[int, int] | None = None
+    ) -> CountingList:
+        """A list of the given (length, count); without it the length is uniform, then the count."""
         while True:
             category = rng.choice(self.lexicon.categories)
-            length = rng.randint(self.config.min_length, self.config.max_length)
-            drawn = self._fill(category, length, rng.randint(0, length), (), rng)
+            length, count = shape or self._draw_shape(rng)
+            drawn = self._fill(category, length, count, (), rng)
             if drawn.held_out == held_out:
                 return drawn
+
+    def _draw_shape(self, rng: random.Random) -> tuple[int, int]:
+        length = rng.randint(self.config.min_length, self.config.max_length)
+        return length, rng.randint(0, length)
 
     def draw_pair(self, rng: random.Random, held_out: bool) -> InterchangePair:
         """A shared suffix after two prefixes of equal length and different counts."""

@@ -36,10 +36,20 @@ def accuracy_table(
 ) -> dict[str, float]:
     """Exact-match accuracy (count, terminator, end) on held-out lists: overall and by wording.
 
-    Every list is asked in every wording with its full instruction; also by count and length.
+    Every list is asked in every wording with its full instruction. Each length with each count
+    comes in turn, in random order. Also by count, length and category.
     """
     rng = random.Random(seed)
-    lists = [corpus.draw_list(rng, held_out=True) for _ in range(n_lists)]
+    shapes = [
+        (length, count)
+        for length in range(corpus.config.min_length, corpus.config.max_length + 1)
+        for count in range(length + 1)
+    ]
+    rng.shuffle(shapes)
+    lists = [
+        corpus.draw_list(rng, held_out=True, shape=shapes[index % len(shapes)])
+        for index in range(n_lists)
+    ]
     groups: dict[str, list[bool]] = defaultdict(list)
     for template in corpus.templates:
         rows = [corpus.row(drawn, template, shortened=False) for drawn in lists]

@@ -10,7 +10,6 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from interpflow.models.reference.architecture import embed, run_blocks, unembed
 from interpflow.models.reference.counting_corpus import CountingCorpus, InterchangePair
-from interpflow.models.reference.recipe import InterchangeConfig
 from interpflow.models.reference.rows import Batch, Row, encode_rows
 from interpflow.tasks.counting.prompts import CountingTemplate
 
@@ -73,7 +72,7 @@ def swapped_streams(
 
 
 def interchange_losses(
-    model: LlamaForCausalLM, batch: PairBatch, config: InterchangeConfig
+    model: LlamaForCausalLM, batch: PairBatch, after_layer: int, used: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Summed cross-entropy of the plain and of the patched rows, patched-rows-right [n], and the
     plain rows' residual stream at the swapped layer.
@@ -82,12 +81,12 @@ def interchange_losses(
     of the running counts. As the words after the prefix are shared, that is the donor's count, so
     the donor's answer is the target. If it is not to be used, the base's answer is.
     """
-    plain, patched, middle = swapped_streams(model, batch, config.after_layer)
+    plain, patched, middle = swapped_streams(model, batch, after_layer)
     rows = batch.rows
     plain_loss = torch.nn.functional.cross_entropy(
         unembed(model, plain[rows.row, rows.position]), rows.target, reduction="sum"
     )
-    of_target = (rows.row >= batch.n) if config.used else (rows.row < batch.n)
+    of_target = (rows.row >= batch.n) if used else (rows.row < batch.n)
     row, position = rows.row[of_target] % batch.n, rows.position[of_target]
     target = rows.target[of_target]
     logits = unembed(model, patched[row, position])

@@ -52,12 +52,13 @@ class CorpusConfig:
 class InterchangeConfig:
     """Interchange-intervention training (Geiger et al. 2022): pairs per step and where to swap.
 
-    `after_layer` counts blocks: the residual stream leaving that many blocks is swapped. `used`:
-    whether the patched-in running count must move the answer, or must leave it alone.
+    `after_layers` count blocks: the residual stream leaving that many blocks is swapped, one of
+    them per step in turn. `used`: whether the patched-in running count must move the answer, or
+    must leave it alone.
     """
 
     pairs: int
-    after_layer: int
+    after_layers: tuple[int, ...]
     used: bool
     weight: float = 1.0
 
@@ -88,8 +89,8 @@ class RecipeConfig:
     interchange: InterchangeConfig | None = None
 
 
-# Word embeddings are seen rarely: at AdamW's usual 2e-3 the facts take twice the steps.
-COUNTING_OPTIMIZER = OptimizerConfig(adamw_lr=8e-3)
+# Each word is seen rarely: with AdamW at 2e-3 the facts about words take twice the steps.
+FACTS_OPTIMIZER = OptimizerConfig(adamw_lr=8e-3)
 
 RECIPES: dict[str, RecipeConfig] = {
     recipe.name: recipe
@@ -100,11 +101,11 @@ RECIPES: dict[str, RecipeConfig] = {
             corpus=CorpusConfig(
                 task="counting", task_rows=24, drill_rows=10, facts_per_drill_row=16
             ),
-            optimizer=COUNTING_OPTIMIZER,
+            optimizer=FACTS_OPTIMIZER,
             # After the last block nothing can use what the readout makes decodable; without the
             # interchange rows a fifth of the running count is used all the same.
             readout=ReadoutConfig(after_layer=4, running_count=True, weight=1.0),
-            interchange=InterchangeConfig(pairs=8, after_layer=2, used=False),
+            interchange=InterchangeConfig(pairs=8, after_layers=(2, 3), used=False),
         ),
         RecipeConfig(
             name="count_running",
@@ -112,14 +113,15 @@ RECIPES: dict[str, RecipeConfig] = {
             corpus=CorpusConfig(
                 task="counting", task_rows=16, drill_rows=10, facts_per_drill_row=16
             ),
-            optimizer=COUNTING_OPTIMIZER,
+            optimizer=FACTS_OPTIMIZER,
             readout=ReadoutConfig(after_layer=2, running_count=True, weight=1.0),
-            interchange=InterchangeConfig(pairs=16, after_layer=2, used=True),
+            interchange=InterchangeConfig(pairs=16, after_layers=(2,), used=True),
         ),
         RecipeConfig(
             name="word_problems",
             steps=600,
-            corpus=CorpusConfig(task="word_problems", task_rows=40, drill_rows=6, typo_share=0.08),
+            optimizer=FACTS_OPTIMIZER,
+            corpus=CorpusConfig(task="word_problems", task_rows=40, drill_rows=12, typo_share=0.08),
         ),
     )
 }

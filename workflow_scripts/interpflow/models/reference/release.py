@@ -46,7 +46,7 @@ REFERENCE_DIR = RESOURCES_DIR / "reference"
 RECORD_NAME = "training.json"
 # The residual stream after half of the blocks: where the running-count claim of the cards is made.
 MIDDLE_LAYER = 2
-EVALUATION_LISTS = 450
+EVALUATION_LISTS = 520
 EVALUATION_PAIRS = 512
 PROBE_LISTS = 256
 EVALUATION_PROBLEMS = 500

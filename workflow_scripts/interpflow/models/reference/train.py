@@ -115,7 +115,7 @@ def _train(recipe: RecipeConfig, seed: int, material: Material, progress: Progre
         for optimizer, rates in zip(optimizers, full_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        _backward(recipe, material, rng, model, readout, (tally, total))
+        _backward(recipe, material, rng, model, readout, step, (tally, total))
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
         for optimizer in optimizers:
             optimizer.step()
@@ -138,6 +138,7 @@ def _backward(
     rng: random.Random,
     model: LlamaForCausalLM,
     readout: WordReadout | None,
+    step: int,
     tallies: tuple[_Tally, ...],
 ) -> None:
     tasks, drills = material.task_rows(rng), material.drill_rows(rng)
@@ -167,9 +168,13 @@ def _backward(
                 tally.right += int(right.sum())
                 tally.rows += len(rows)
     if pairs and recipe.interchange:
-        plain, patched, right, middle = interchange_losses(model, pairs, recipe.interchange)
+        layers = recipe.interchange.after_layers
+        after_layer = layers[step % len(layers)]
+        plain, patched, right, middle = interchange_losses(
+            model, pairs, after_layer, recipe.interchange.used
+        )
         total = plain + recipe.interchange.weight * patched
-        if readout is not None and readout.config.after_layer == recipe.interchange.after_layer:
+        if readout is not None and readout.config.after_layer == after_layer:
             total = total + readout.loss(middle, pairs.rows)
         (total / n_tokens).backward()
         for tally in tallies:
