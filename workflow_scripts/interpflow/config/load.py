@@ -21,10 +21,9 @@ def load_config(path: Path | str) -> Config:
     source = Path(path)
     try:
         raw = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"the config cannot be read: {error.strerror}", where=str(source)
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"the config cannot be read: {reason}", where=str(source)) from error
     except yaml.YAMLError as error:
         raise UserError(f"the config is not valid YAML: {error}", where=str(source)) from error
     return parse_config(raw, where=str(source))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -105,6 +106,12 @@ def _read_tables(directory: Path) -> Lexicon:
                 where=str(directory / "memberships.csv"),
                 remedy="list the category in categories.csv",
             )
+        if row["category"] in memberships[row["word"]]:
+            raise UserError(
+                f"{row['word']!r} is listed twice in {row['category']!r}",
+                where=str(directory / "memberships.csv"),
+                remedy="keep each word once per category",
+            )
         memberships[row["word"]].add(row["category"])
     return Lexicon(
         categories=names,
@@ -118,12 +125,23 @@ def _read_tables(directory: Path) -> Lexicon:
 def _rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
     if not path.exists():
         raise UserError(f"missing lexicon table {path.name}", where=str(path))
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        missing = columns - set(reader.fieldnames or ())
-        if missing:
-            raise UserError(f"missing columns: {', '.join(sorted(missing))}", where=str(path))
-        return list(reader)
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    missing = columns - set(reader.fieldnames or ())
+    if missing:
+        raise UserError(f"missing columns: {', '.join(sorted(missing))}", where=str(path))
+    rows = list(reader)
+    if not rows:
+        raise UserError("the lexicon table is empty", where=str(path))
+    return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"the word list cannot be read: {error}", where=str(path), remedy="save it as UTF-8"
+        ) from error
 
 
 def _read_word_lists(directory: Path) -> Lexicon:
@@ -154,7 +172,7 @@ def lexicon_from_lists(lists: Mapping[str, Iterable[str]]) -> Lexicon:
 
 
 def _word_list(path: Path) -> tuple[str, ...]:
-    words = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    words = [line.strip() for line in _text(path).splitlines()]
     words = [word for word in words if word and not word.startswith("#")]
     if not words:
         raise UserError("the word list is empty", where=str(path), remedy="one word a line")

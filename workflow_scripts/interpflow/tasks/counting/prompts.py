@@ -41,7 +41,7 @@ def load_templates(path: Path | None = None) -> tuple[CountingTemplate, ...]:
     source = path or TEMPLATES_PATH
     try:
         entries = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"prompt templates cannot be read: {error}", where=str(source)) from error
     if not isinstance(entries, list) or not entries:
         raise UserError("prompt templates must be a non-empty list", where=str(source))
@@ -59,19 +59,31 @@ def _template(entry: object, source: Path) -> CountingTemplate:
             f"a template needs exactly the keys {', '.join(sorted(expected))}", where=str(source)
         )
     template = CountingTemplate(**{key: str(value) for key, value in entry.items()})
-    fields = {field for _, field, _, _ in Formatter().parse(template.text) if field is not None}
+    try:
+        fields = _fields(template.text)
+        answer_fields = _fields(template.answer)
+    except ValueError as error:
+        raise UserError(
+            f"template {template.id!r} has a stray brace: {error}",
+            where=str(source),
+            remedy="write {{ and }} for braces that are text",
+        ) from error
     if "words" not in fields or not fields & {"category", "categories"} or fields - FIELDS:
         raise UserError(
             f"template {template.id!r} must use {{words}} and {{category}} or {{categories}}",
             where=str(source),
         )
-    if "{count}" not in template.answer or not template.terminator:
+    if answer_fields != {"count"} or not template.terminator:
         raise UserError(
-            f"template {template.id!r} needs {{count}} in its answer and a terminator, "
+            f"template {template.id!r} needs {{count}} alone in its answer and a terminator, "
             "so that the answer 1 does not include 10 to 19",
             where=str(source),
         )
     return template
+
+
+def _fields(text: str) -> set[str]:
+    return {field for _, field, _, _ in Formatter().parse(text) if field is not None}
 
 
 def render(
