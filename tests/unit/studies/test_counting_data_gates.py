@@ -63,7 +63,9 @@ def test_an_unbalanced_design_stops_the_run(made):
 
 def test_a_category_that_tells_the_count_stops_the_run(made):
     rows = read_rows(made / "examples.parquet", "counting_examples")
-    kept = [row for row in rows if (row["count"] > row["length"] / 2) == (row["category"] == "bird")]
+    kept = [
+        row for row in rows if (row["count"] > row["length"] / 2) == (row["category"] == "bird")
+    ]
     with pytest.raises(UserError, match="count against category"):
         check(made, examples=kept)
 

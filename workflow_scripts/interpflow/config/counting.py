@@ -77,7 +77,7 @@ class CountingPairs(Settings):
     n_random: int = Field(
         default=0, ge=0, description="random pairs per model (the confounded original)"
     )
-    lengths: Range = Field(default=Range(min=4, max=10), description="words in a list")
+    lengths: Range = Field(default=Range(min=5, max=10), description="words in a list")
     templates: list[str] = Field(default=["parentheses"], min_length=1, description="wording ids")
     oversample: float = Field(
         default=1.5, ge=1, le=10, description="pairs made per pair used; a tokenizer refuses some"

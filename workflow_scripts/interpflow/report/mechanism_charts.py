@@ -26,6 +26,7 @@ WINDOW_NAMES = {
     "site": "word k alone",
     "window": "words k, k+1, …",
     "suffix": "word k to the list's end",
+    "far": "words beyond k, k+1, … to the end",
 }
 
 

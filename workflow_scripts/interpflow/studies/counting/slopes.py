@@ -26,11 +26,16 @@ from interpflow.stats.slope import (
     slope_through_origin,
 )
 
-# Windows on which the running count is tested; `prefix` is the positive check (at the embedding
-# it is the donor's own text), no test of a stored count.
-TESTED_WINDOWS = ("site", "window", "suffix")
+# Windows on which the running count is tested, in the order in which they are reported. `far`
+# leaves the words next to k out: a state that only copies the last few words moves the other
+# windows as well, and holds no count. `prefix` is no test of a stored count: at the embedding it
+# is the donor's own text, and its slope there is the ceiling of all the others.
+TESTED_WINDOWS = ("far", "suffix", "window", "site")
+DECISIVE_WINDOW = "far"
+MIN_FAMILIES = 8  # base lists without which a split supports no interval
 CONTROL_DONORS = ("control", "random")
 FAMILY = "running count used"
+SIGNIFICANT = 0.05
 EXPLORE, CONFIRM = ("discover", "develop"), ("confirm",)
 # Agreement of a full-prefix patch at the embedding with the donor's own run, in counts.
 HYBRID_TOLERANCE = 1e-3
@@ -48,6 +53,14 @@ class WindowTest:
     absent: bool
     shifted: Estimate
     smallest_detectable: float
+
+    def passed(self, bound: float) -> bool:
+        """Slope and interval above `bound`, after Holm, while the control donors do nothing."""
+        return (
+            self.slope.ci_low > bound
+            and self.slope.p_adjusted < SIGNIFICANT
+            and self.controls_absent
+        )
 
 
 def slope_rows(
@@ -80,17 +93,39 @@ def slope_rows(
 def assess_windows(
     name: str, table: pd.DataFrame, settings: CountingMediation, seed: int
 ) -> list[WindowTest]:
-    """Test each window at the layer that the exploration splits chose; Holm over windows."""
+    """Test each window at the layer that the exploration splits chose; Holm over windows.
+
+    Windows with fewer than `MIN_FAMILIES` base lists in either part are left out.
+    """
     residual = table[table["component"] == "resid_post"]
     explore = residual[residual["split"].isin(EXPLORE)]
     confirm = residual[residual["split"].isin(CONFIRM)]
     tests = []
     for window in TESTED_WINDOWS:
-        layer = _best_layer(explore[explore["slot"] == window])
+        explored = explore[explore["slot"] == window]
+        if min(_n_families(explored), _n_families(confirm[confirm["slot"] == window])) < (
+            MIN_FAMILIES
+        ):
+            continue
+        layer = _best_layer(explored)
         at_layer = confirm[(confirm["slot"] == window) & (confirm["layer"] == layer)]
         tests.append(_test_window(name, window, layer, at_layer, settings, seed))
     adjusted = adjust([test.slope for test in tests], method="holm", family=FAMILY)
     return [replace(test, slope=slope) for test, slope in zip(tests, adjusted)]
+
+
+def ceiling(table: pd.DataFrame, settings: CountingMediation) -> Estimate:
+    """How far the answer follows a list whose whole prefix is exchanged: no window can do more."""
+    rows = table[
+        (table["slot"] == "prefix")
+        & (table["component"] == "embed")
+        & (table["donor"] == "real")
+        & table["split"].isin(CONFIRM)
+    ]
+    return slope_through_origin(
+        rows["delta"], _moved(rows), clusters=rows["family_id"].to_numpy(),
+        quantity="slope of the exchanged text (ceiling)", level=settings.level,
+    )  # fmt: skip
 
 
 def hybrid_check(table: pd.DataFrame) -> dict[str, Any]:
@@ -109,6 +144,10 @@ def hybrid_check(table: pd.DataFrame) -> dict[str, Any]:
 
 def _moved(rows: pd.DataFrame) -> np.ndarray:
     return (rows["expected_count"] - rows["base_expected_count"]).to_numpy()
+
+
+def _n_families(rows: pd.DataFrame) -> int:
+    return rows["family_id"].nunique()
 
 
 def _best_layer(rows: pd.DataFrame) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import count, cycle, product
 from typing import Literal
 
 from interpflow.config.identity import content_hash, derived_seed
@@ -13,7 +13,7 @@ from interpflow.errors import UserError
 from interpflow.tasks.counting.lexicon import Lexicon
 
 PairKind = Literal["minimal", "prefix", "random"]
-MAX_REDRAWS = 200  # of one pair's words, before its cell is passed over
+MAX_REDRAWS = 200  # tries per pair, before the word lists are declared too small
 
 
 @dataclass(frozen=True)
@@ -72,31 +72,24 @@ def make_pairs(design: PairDesign, lexicon: Lexicon) -> list[CountingPair]:
         ("prefix", design.n_prefix, _prefix_pair),
         ("random", design.n_random, _random_pair),
     )
-    pairs: list[CountingPair] = []
-    for kind, n, maker in makers:
-        pairs += _fill(kind, n, maker, design, lexicon)
-    return pairs
+    return [
+        pair for kind, n, maker in makers if n for pair in _fill(kind, n, maker, design, lexicon)
+    ]
 
 
 def _fill(
     kind: PairKind, n: int, maker: Callable, design: PairDesign, lexicon: Lexicon
 ) -> list[CountingPair]:
-    if n == 0:
-        return []
-    cells = list(_cells(kind, design))
-    random.Random(derived_seed(design.seed, "counting", kind, "cells")).shuffle(cells)
-    cells.sort(key=lambda cell: cell.turn)  # each turn holds every level of every factor alike
     rng = random.Random(derived_seed(design.seed, "counting", kind, "words"))
     found: dict[str, CountingPair] = {}
-    for turn in range(MAX_REDRAWS):
-        for cell in cells:
-            if len(found) == n:
-                return list(found.values())
-            pair = maker(cell, lexicon, rng, kind)
-            if pair is not None:
-                found.setdefault(pair.pair_id, pair)
-        if not found and turn >= 3:
+    for tried, cell in enumerate(_cells(kind, design)):
+        if len(found) == n:
+            return list(found.values())
+        if tried >= n * MAX_REDRAWS or (tried >= n + MAX_REDRAWS and not found):
             break
+        pair = maker(cell, lexicon, rng, kind)
+        if pair is not None:
+            found.setdefault(pair.pair_id, pair)
     raise UserError(
         f"only {len(found)} of {n} {kind} pairs can be made from these word lists",
         where=f"counting.pairs.n_{kind}",
@@ -112,47 +105,54 @@ class _Cell:
     position: int
     count: int  # members among the other words (minimal) or in the suffix (prefix)
     delta: int
-    turn: int
 
 
-def _cells(kind: PairKind, design: PairDesign) -> list[_Cell]:
-    """Slots × counts × shifts of a kind, dealt over categories and wordings in turn."""
-    shapes: list[tuple[int, int, int, int]] = []
-    for length in design.lengths:
-        if kind == "minimal":
-            shapes += [(length, p, c, 1) for p, c in product(range(length), range(length))]
-        elif kind == "prefix":
-            # The prefix must be able to hold |delta| more members in one list than in the other,
-            # and at least one word must follow it.
-            shapes += [
-                (length, k, c, sign * size)
-                for k in range(1, length)
-                for size in range(1, min(k, design.max_delta) + 1)
-                for sign in (1, -1)
-                for c in (0, (length - k) // 2, length - k)
-            ]
-        else:
-            shapes += [
-                (length, 0, c, d) for c in range(length) for d in (1, 2, 3) if c + d <= length
-            ]
+def _cells(kind: PairKind, design: PairDesign) -> Iterator[_Cell]:
+    """Cells without end: lengths in turn, positions in turn within a length, then counts and
+    shifts, while categories and wordings go round. So every factor is used alike at any number."""
     rng = random.Random(derived_seed(design.seed, "counting", kind, "shapes"))
-    rng.shuffle(shapes)
-    n_levels = len(design.categories) * len(design.template_ids)
-    return [
-        _Cell(
-            category=design.categories[(i + turn) % len(design.categories)],
-            template_id=design.template_ids[
-                (i // len(design.categories) + i + turn) % len(design.template_ids)
-            ],
+    lengths = [length for length in design.lengths if _shapes(kind, length, design.max_delta)]
+    decks: dict[int, Iterator[Iterator[tuple[int, int, int]]]] = {}
+    for length in lengths:
+        by_position: dict[int, list[tuple[int, int, int]]] = {}
+        for shape in _shapes(kind, length, design.max_delta):
+            by_position.setdefault(shape[0], []).append(shape)
+        for shapes in by_position.values():
+            rng.shuffle(shapes)
+        dealt = [cycle(shapes) for shapes in by_position.values()]
+        rng.shuffle(dealt)
+        decks[length] = cycle(dealt)
+    categories, templates = design.categories, design.template_ids
+    for i in count() if lengths else ():
+        length = lengths[i % len(lengths)]
+        position, n_members, delta = next(next(decks[length]))
+        round_of_lengths = i // len(lengths)
+        yield _Cell(
+            # Shifted after each round, so that no category is tied to a length.
+            category=categories[(i + round_of_lengths) % len(categories)],
+            template_id=templates[(i // len(categories) + i) % len(templates)],
             length=length,
             position=position,
-            count=count,
+            count=n_members,
             delta=delta,
-            turn=turn,
         )
-        for turn in range(n_levels)
-        for i, (length, position, count, delta) in enumerate(shapes)
-    ]
+
+
+def _shapes(kind: PairKind, length: int, max_delta: int) -> list[tuple[int, int, int]]:
+    """(position, members beside the change, shift) that a list of this length allows."""
+    if kind == "minimal":
+        return [(place, c, 1) for place, c in product(range(length), range(length))]
+    if kind == "prefix":
+        # The prefix must be able to hold |delta| more members in one list than in the other,
+        # and at least one word must follow it.
+        return [
+            (k, c, sign * size)
+            for k in range(1, length)
+            for size in range(1, min(k, max_delta) + 1)
+            for sign in (1, -1)
+            for c in sorted({0, (length - k) // 2, length - k})
+        ]
+    return [(0, c, d) for c in range(length) for d in (1, 2, 3) if c + d <= length]
 
 
 def _minimal_pair(
