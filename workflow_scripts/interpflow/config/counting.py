@@ -6,21 +6,21 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from interpflow.config.base import Name, Range, Settings, Share
+from interpflow.config.base import MAX_ITEMS, Names, Range, Settings, Share
 
 
 class CountingData(Settings):
     """The factorial design of lists: category × length × count."""
 
-    categories: list[str] | None = Field(
-        default=None, description="names; null takes every category"
-    )
+    categories: Names | None = Field(default=None, description="names; null takes every category")
     lengths: Range = Field(default=Range(min=3, max=15), description="words in a list")
     counts: Range | None = Field(
         default=None, description="members in a list; null: 0 to the length"
     )
-    replicates: int = Field(default=1, ge=1, description="lists per cell of the design")
-    templates: list[str] | None = Field(default=None, description="wording ids; null takes all")
+    replicates: int = Field(
+        default=1, ge=1, le=MAX_ITEMS, description="lists per cell of the design"
+    )
+    templates: Names | None = Field(default=None, description="wording ids; null takes all")
     crossed_templates: bool = Field(
         default=False,
         description="true: every list in every wording; false: wordings in a Latin square",
@@ -69,16 +69,22 @@ class CountingPairs(Settings):
     """Pairs of lists for the interventions."""
 
     n_minimal: int = Field(
-        default=300, ge=8, description="minimal pairs per model (one word swapped)"
+        default=300, ge=8, le=MAX_ITEMS, description="minimal pairs per model (one word swapped)"
     )
     n_prefix: int = Field(
-        default=300, ge=8, description="prefix pairs per model (running count differs)"
+        default=300,
+        ge=8,
+        le=MAX_ITEMS,
+        description="prefix pairs per model (running count differs)",
     )
     n_random: int = Field(
-        default=0, ge=0, description="random pairs per model (the confounded original)"
+        default=0,
+        ge=0,
+        le=MAX_ITEMS,
+        description="random pairs per model (the confounded original)",
     )
     lengths: Range = Field(default=Range(min=5, max=10), description="words in a list")
-    templates: list[str] = Field(default=["parentheses"], min_length=1, description="wording ids")
+    templates: Names = Field(default=["parentheses"], min_length=1, description="wording ids")
     oversample: float = Field(
         default=1.5, ge=1, le=10, description="pairs made per pair used; a tokenizer refuses some"
     )
@@ -91,7 +97,9 @@ class CountingBenchmark(Settings):
     """How answers are read and tested."""
 
     max_new_tokens: int = Field(default=8, ge=1, le=256, description="length of the greedy answer")
-    n_permutations: int = Field(default=9999, ge=99, description="permutations per test")
+    n_permutations: int = Field(
+        default=9999, ge=99, le=MAX_ITEMS, description="permutations per test"
+    )
     gate_level: Share = Field(
         default=0.01, description="p-value below which answers depend on the input"
     )
@@ -111,23 +119,25 @@ class CountingMediation(Settings):
     heads: bool = Field(
         default=True, description="patch each attention head at the answer position"
     )
-    n_permutations: int = Field(default=9999, ge=99, description="sign flips of the max-T test")
+    n_permutations: int = Field(
+        default=9999, ge=99, le=MAX_ITEMS, description="sign flips of the max-T test"
+    )
     smallest_effect: float = Field(
         default=0.1,
         gt=0,
         description="smallest slope or recovery of interest; smaller counts as none",
     )
     window: int = Field(default=3, ge=2, description="words patched together in the window test")
-    probe_controls: int = Field(default=20, ge=5, description="random word sets a probe must beat")
-    level: Share = Field(default=0.95, description="level of intervals")
+    probe_controls: int = Field(
+        default=20, ge=5, le=MAX_ITEMS, description="random word sets a probe must beat"
+    )
+    level: float = Field(default=0.95, gt=0, lt=1, description="level of intervals")
 
 
 class CountingSettings(Settings):
     """Counting study: can a model count, where, and does it hold a running count?"""
 
-    models: list[Name] | None = Field(
-        default=None, description="names under `models`; null takes all"
-    )
+    models: Names | None = Field(default=None, description="names under `models`; null takes all")
     lexicon: str | None = Field(
         default=None, description="directory of own word lists; null: built in"
     )

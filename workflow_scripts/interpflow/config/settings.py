@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,19 +26,29 @@ class ReferenceTraining(Settings):
     names: list[Literal["count_parallel", "count_running", "word_problems"]] = Field(
         default=["count_parallel", "count_running", "word_problems"], min_length=1
     )
-    seeds: list[int] = Field(default=[0], min_length=1, description="one training per seed")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        default=[0], min_length=1, description="one training per seed"
+    )
 
 
 class Config(Settings):
     """The whole of config.yaml."""
 
-    seed: int = Field(default=0, ge=0, description="root of every random draw")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="root of every random draw")
     models: dict[Name, ModelSettings] = Field(min_length=1, description="models by name")
     execution: ExecutionSettings = ExecutionSettings()
     counting: CountingSettings | None = Field(
         default=CountingSettings(), description="the counting study; null switches it off"
     )
     reference_models: ReferenceTraining = ReferenceTraining()
+
+    @model_validator(mode="after")
+    def _names_beside_files(self) -> Config:
+        for name in self.models:
+            # A model's directory lies beside the study's files.
+            if name.endswith((".parquet", ".json")):
+                raise ValueError(f"models.{name}: a model must not be named like an artifact")
+        return self
 
     @model_validator(mode="after")
     def _known_models(self) -> Config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from interpflow.config.settings import Config
@@ -14,6 +16,16 @@ from interpflow.tasks.counting.prompts import load_templates
 from interpflow.tasks.counting.setup import factorial_design
 
 
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """The key of the config that led to a file, added to what is wrong with the file."""
+    try:
+        yield
+    except UserError as error:
+        where = f"{key}: {error.where}" if error.where != key else key
+        raise UserError(error.what, where=where, remedy=error.remedy) from error
+
+
 def check_inputs(config: Config) -> None:
     """Raise UserError for the first thing that cannot work, naming the key or file."""
     for name, settings in config.models.items():
@@ -21,8 +33,10 @@ def check_inputs(config: Config) -> None:
     study = config.counting
     if study is None:
         return
-    lexicon = load_lexicon(Path(study.lexicon) if study.lexicon else None)
-    templates = load_templates(Path(study.prompt_templates) if study.prompt_templates else None)
+    with _named("counting.lexicon"):
+        lexicon = load_lexicon(Path(study.lexicon) if study.lexicon else None)
+    with _named("counting.prompt_templates"):
+        templates = load_templates(Path(study.prompt_templates) if study.prompt_templates else None)
     known = [template.id for template in templates]
     for key, ids in (("data", study.data.templates), ("pairs", study.pairs.templates)):
         for template_id in ids or []:
