@@ -60,7 +60,6 @@ rule counting_running_count:
         gates="results/counting/{model}/gates.json",
         activations="results/counting/{model}/activations",
         examples="results/counting/examples.parquet",
-        lexicon=lexicon_files(SETTINGS),
     output:
         slopes="results/counting/{model}/running_count.parquet",
         probes="results/counting/{model}/probes.parquet",

@@ -18,7 +18,6 @@ with job(snakemake, __file__) as this:
         this.inputs["examples"],
         CountingMediation.model_validate(this.spec["mediation"]),
         this.seed,
-        lexicon_path=this.spec["lexicon"],
         slopes_path=this.outputs["slopes"],
         probes_path=this.outputs["probes"],
         verdict_path=this.outputs["verdict"],

@@ -6,6 +6,7 @@ half-written or changed directory is never taken for whole.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from interpflow.errors import UserError
-from interpflow.tables.atomic import TEMPORARY_MARK
+from interpflow.tables.atomic import TEMPORARY_MARK, full_disk
 from interpflow.tables.parquet import read_table, write_table
 from interpflow.tables.provenance import Provenance, file_digest
 
@@ -44,7 +46,10 @@ class Activations:
                 f"no activations of {site}", where=str(self.directory),
                 remedy=f"there are: {', '.join(self.sites)}",
             )  # fmt: skip
-        parts = [load_file(self.directory / shard)[site] for shard in self.shards]
+        parts = []
+        for shard in self.shards:
+            with safe_open(self.directory / shard, framework="numpy") as file:
+                parts.append(file.get_tensor(site))
         return np.concatenate(parts).astype(np.float32, copy=False)
 
 
@@ -66,6 +71,10 @@ def write_activations(
         n_rows = _fill(temporary, chunks, provenance or Provenance())
         shutil.rmtree(target, ignore_errors=True)
         temporary.replace(target)
+    except (OSError, SafetensorError) as error:
+        # The tensor library reports a full disk as an error of its own, with the system's words.
+        full = OSError(errno.ENOSPC, str(error)) if "os error 28" in str(error) else error
+        raise (full_disk(full, target) if isinstance(full, OSError) else full) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return n_rows

@@ -113,8 +113,8 @@ class CountingMediation(Settings):
 
     components: list[Literal["resid_post", "attn_out", "mlp_out"]] = Field(
         default=["resid_post", "attn_out", "mlp_out"],
-        min_length=1,
-        description="parts of each layer that are patched over all positions",
+        description="parts of each layer to patch; the residual at every place, the others at the "
+        "swapped word, the later words and the answer",
     )
     heads: bool = Field(
         default=True, description="patch each attention head at the answer position"
@@ -129,7 +129,7 @@ class CountingMediation(Settings):
     )
     window: int = Field(default=3, ge=2, description="words patched together in the window test")
     probe_controls: int = Field(
-        default=20, ge=5, le=MAX_ITEMS, description="random word sets a probe must beat"
+        default=20, ge=19, le=MAX_ITEMS, description="random word sets a probe must beat"
     )
     level: float = Field(default=0.95, gt=0, lt=1, description="level of intervals")
 

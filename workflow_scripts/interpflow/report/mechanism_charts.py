@@ -34,6 +34,13 @@ def position_map_chart(name: str, effects: Rows, gates: Mapping[str, Any]) -> An
     """Recovery and damage of the residual stream, layer × place in the prompt."""
     tail = next(iter(gates["templates"].values()))["tail_tokens"]
     panels = []
+    tested = {
+        (row["quantity"].split(":")[0], row["layer"], row["slot"]): row["p_adjusted"]
+        for row in effects
+        if row["kind"] == "minimal"
+        and row["component"] in ("embed", "resid_post")
+        and row["quantity"].endswith("contrast with control donor")
+    }
     for quantity, title in (("recovery", "clean state into the corrupted run: recovery"),
                             ("damage", "corrupted state into the clean run: damage")):  # fmt: skip
         data = [
@@ -42,7 +49,7 @@ def position_map_chart(name: str, effects: Rows, gates: Mapping[str, Any]) -> An
                 "order": _order(row["slot"], len(tail)),
                 "layer": _layer(row),
                 "value": row["estimate"],
-                "significant": row["p_adjusted"] is not None and row["p_adjusted"] < SIGNIFICANT,
+                "significant": _below(tested.get((quantity, row["layer"], row["slot"]))),
             }
             for row in effects
             if row["kind"] == "minimal"
@@ -202,6 +209,10 @@ def _probe_panel(probes: Rows) -> AnyChart:
     return alt.layer(zero, controls, rules, dots).properties(
         width=34 * len(layers), height=230, title=title
     )
+
+
+def _below(p_value: float | None) -> bool:
+    return p_value is not None and p_value < SIGNIFICANT
 
 
 def _layer(row: Mapping[str, Any]) -> str:

@@ -49,6 +49,33 @@ def draw_control_sets(
     return tuple(sets)
 
 
+def draw_half_sets(
+    members: Mapping[str, Collection[str]],
+    others: Mapping[str, Collection[str]],
+    *,
+    n_sets: int = DEFAULT_CONTROL_SETS,
+    seed: int,
+) -> tuple[dict[str, frozenset[str]], ...]:
+    """For each category, `n_sets` sets of half of its members and half of the other words.
+
+    On lists with as many members as others, such a set occurs as often as the category and its
+    running count grows alike, but given the position it is uncorrelated with the real one: a
+    control task of equal profile (Hewitt & Liang 2019) where sets drawn from the whole vocabulary
+    would hardly occur. `members`, `others`: category → words of its lists.
+    """
+    rng = np.random.default_rng(seed)
+    sets: list[dict[str, frozenset[str]]] = [{} for _ in range(n_sets)]
+    for category in sorted(members):
+        halves = [sorted(members[category]), sorted(others[category])]
+        for chosen in sets:
+            drawn: list[str] = []
+            for words in halves:
+                picks = rng.choice(len(words), size=len(words) // 2, replace=False)
+                drawn.extend(words[int(pick)] for pick in picks)
+            chosen[category] = frozenset(drawn)
+    return tuple(sets)
+
+
 def running_counts(
     words: Sequence[str],
     categories: Sequence[str],

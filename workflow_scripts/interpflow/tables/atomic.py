@@ -30,15 +30,20 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.replace(target)
         _sync_directory(target.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                "no space left on the disk; nothing already computed is lost",
-                where=str(target),
-                remedy="free some space and run the same command again",
-            ) from error
-        raise
+        raise full_disk(error, target) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def full_disk(error: OSError, path: Path) -> Exception:
+    """The message for a full disk or quota; any other error as it is."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return UserError(
+        "no space left on the disk; nothing already computed is lost",
+        where=str(path),
+        remedy="free some space and run the same command again",
+    )
 
 
 def _sync_directory(directory: Path) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from interpflow.config.counting import CountingSettings
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.models.acquire import check_source_files
 from interpflow.studies.models import model_source
 from interpflow.tasks.counting.design import check_design
-from interpflow.tasks.counting.lexicon import load_lexicon
+from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
 from interpflow.tasks.counting.prompts import load_templates
 from interpflow.tasks.counting.setup import factorial_design
 
@@ -47,3 +48,41 @@ def check_inputs(config: Config) -> None:
                     remedy=f"choose from: {', '.join(known)}",
                 )
     check_design(factorial_design(study.data, config.seed, lexicon, templates), lexicon)
+    _check_pairs(study, lexicon)
+
+
+def _check_pairs(study: CountingSettings, lexicon: Lexicon) -> None:
+    """Pairs must be able to be made, and the probes need lists like those of the pairs."""
+    asked = study.data.templates
+    for template_id in study.pairs.templates:
+        if asked is not None and template_id not in asked:
+            raise UserError(
+                f"the wording {template_id!r} of the pairs is not among those of the lists, whose "
+                "activations the probes read",
+                where="counting.pairs.templates",
+                remedy=f"choose from counting.data.templates: {', '.join(asked)}",
+            )
+    lengths, lists = study.pairs.lengths, study.data.lengths
+    if lengths.min > lists.max or lengths.max < lists.min:
+        raise UserError(
+            f"lists of the pairs have {lengths.min} to {lengths.max} words, the others "
+            f"{lists.min} to {lists.max}: the probes would have nothing to read",
+            where="counting.pairs.lengths",
+            remedy="let the two ranges overlap",
+        )
+    if lengths.min < 2:
+        raise UserError(
+            "a pair needs a word before and one after the change",
+            where="counting.pairs.lengths.min",
+            remedy="use lists of at least 2 words",
+        )
+    for category in study.data.categories or lexicon.categories:
+        # A prefix pair draws the words of five lists, none of them twice.
+        have, needed = len(lexicon.members(category)), 2 * lengths.max
+        if have < needed:
+            raise UserError(
+                f"category {category!r} has {have} unambiguous words, pairs of {lengths.max} words "
+                f"need {needed}",
+                where="counting.pairs.lengths.max",
+                remedy="use shorter lists, or give the category more words",
+            )

@@ -167,7 +167,7 @@ def _counting_model_stages(config: Config, name: str, here: str) -> list[Stage]:
             script="counting_running_count.py",
             outputs=(f"{here}/running_count.parquet", f"{here}/probes.parquet",
                      f"{here}/verdict.json"),
-            spec={**common, "lexicon": study.lexicon, "mediation": study.mediation.model_dump()},
+            spec={**common, "mediation": study.mediation.model_dump()},
         ),
         Stage(
             rule="counting_figures",

@@ -16,7 +16,7 @@ from interpflow.stats.accuracy import accuracy, baselines
 from interpflow.stats.calibration import calibration, proper_scores
 from interpflow.stats.error_size import answer_slope, confusion, error_size
 from interpflow.stats.extraction_reliability import readout_agreement
-from interpflow.stats.paired import against_constant
+from interpflow.stats.paired import against_constant, paired_difference
 from interpflow.stats.record import READOUT_DISAGREES, Estimate
 from interpflow.stats.response import input_sensitivity, marginal_divergence
 from interpflow.stats.strata import stratified_accuracy
@@ -25,6 +25,7 @@ from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
 
 FACTORS = ("category", "length", "count", "template_id")
+SIGNIFICANT = 0.05  # of being above the floors
 # A model that gets nearly all lists of a published set right may have seen it in training; lists
 # drawn anew by seed cannot have been seen, so this flag concerns foreign data only.
 GENERATED_SOURCES = frozenset({"systematic"})
@@ -92,6 +93,10 @@ def verdict(
     score = accuracy(correct, clusters=families, level=level).strict
     floors = baselines(truth, scored.answers, _column(rows, "length"), n_allowed=_n_allowed(rows))
     gain = against_constant(correct, truth, clusters=families, level=level, seed=seed)
+    above_length = paired_difference(
+        correct, _length_only(rows) == truth, clusters=families, level=level, seed=seed,
+        quantity="accuracy above the length-only answer",
+    )  # fmt: skip
     sensitivity = _sensitivity(rows, scored, settings, seed)
     generated = readouts[1].answers
     agreement = readout_agreement(
@@ -108,13 +113,16 @@ def verdict(
         f"gate at {settings.gate_level:g}): there is no effect to mediate"
     )  # fmt: skip
     floor = max(floors.best_constant, floors.length_only, floors.uniform)
-    at_floor = not (gain.p_value < 1 - level and gain.estimate > 0)
+    at_floor = not all(
+        found.p_value < SIGNIFICANT and found.estimate > 0 for found in (gain, above_length)
+    )
     return {
         "model": name,
         "n_prompts": len(rows),
         "n_base_lists": len({row["family_id"] for row in rows}),
         "accuracy": score.to_row(),
         "above_best_constant": gain.to_row(),
+        "above_length_only": above_length.to_row(),
         "floors": {
             "uniform": floors.uniform,
             "best_constant": floors.best_constant,
@@ -151,8 +159,8 @@ def _sentence(name: str, score: Estimate, floor: float, at_floor: bool, refused:
     place = "not above" if at_floor else "above"
     text = (
         f"{name} counts {score.estimate:.1%} of lists right "
-        f"(95 % interval {score.ci_low:.1%} to {score.ci_high:.1%}), {place} the best constant "
-        f"answer; the highest floor is {floor:.1%}."
+        f"({score.ci_level:.0%} interval {score.ci_low:.1%} to {score.ci_high:.1%}), {place} the "
+        f"best constant and the best length-only answer; the highest floor is {floor:.1%}."
     )
     return f"{text} Interventions are refused: {refused}." if refused else text
 
@@ -289,24 +297,30 @@ def _sensitivity(
 
 
 def _error_kinds(rows: Sequence[Mapping[str, Any]], scored: Readout) -> dict[str, int]:
-    """Wrong answers by what they look like; a wrong answer may be of one kind only, first wins."""
+    """Wrong answers by what they look like; where several kinds give the same number, all of
+    them are named."""
     kinds: Counter[str] = Counter()
     for row, answer in zip(rows, scored.answers):
         if answer == row["count"]:
             continue
-        if answer == row["length"]:
-            kinds["counts all words"] += 1
-        elif answer == 0:
-            kinds["answers zero"] += 1
-        elif abs(answer - row["count"]) == 1:
-            kinds["off by one"] += 1
-        elif answer == row["largest_other_count"]:
-            kinds["number of another category"] += 1
-        elif answer == row["length"] - row["count"]:
-            kinds["counts the words outside the category"] += 1
-        else:
-            kinds["other"] += 1
-    return dict(kinds)
+        looks_like = {
+            "off by one": abs(answer - row["count"]) == 1,
+            "counts all words": answer == row["length"],
+            "answers zero": answer == 0,
+            "number of another category": answer == row["largest_other_count"] != 0,
+            "counts the words outside the category": answer == row["length"] - row["count"],
+        }
+        kinds[" or ".join(kind for kind, fits in looks_like.items() if fits) or "other"] += 1
+    return dict(kinds.most_common())
+
+
+def _length_only(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The most frequent truth of each list length: the best answer that ignores the words."""
+    by_length: dict[int, Counter[int]] = {}
+    for row in rows:
+        by_length.setdefault(row["length"], Counter())[row["count"]] += 1
+    best = {length: min(c, key=lambda k: (-c[k], k)) for length, c in by_length.items()}
+    return np.array([best[row["length"]] for row in rows])
 
 
 def _contamination(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

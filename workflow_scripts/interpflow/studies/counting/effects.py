@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from interpflow.stats.effects import (
     patch_effect_map,
     total_effect_gate,
 )
-from interpflow.stats.iia import interchange_accuracy
+from interpflow.stats.iia import against_placebo, interchange_accuracy
 from interpflow.stats.intervals import mean_interval
 from interpflow.stats.maxt import MaxTMap, max_t
+from interpflow.stats.multiplicity import adjust
 from interpflow.stats.power import detectable_mean
 from interpflow.stats.ratios import RatioMap
 from interpflow.stats.record import Estimate
@@ -53,7 +54,7 @@ class PairValues:
 
     cells: list[tuple[str, int, int, str]]
     pairs: list[str]
-    families: np.ndarray
+    families: np.ndarray | None
     patched: np.ndarray
     control: np.ndarray | None
     clean: np.ndarray
@@ -104,7 +105,7 @@ def pair_values(table: pd.DataFrame, direction: str, metric: str) -> PairValues:
     return PairValues(
         cells=list(real.columns),
         pairs=list(real.index),
-        families=first["family_id"].to_numpy(),
+        families=clusters_of(first["family_id"].to_numpy()),
         patched=real.to_numpy(dtype=float),
         control=None if control is None else control.to_numpy(dtype=float),
         clean=clean,
@@ -176,17 +177,16 @@ def _cell_rows(
             "metric": "logit_difference",
         }
         record = ratios.estimate(i, quantity).to_row()
+        yield {**place, **record, "sim_low": None, "sim_high": None}
         if tested is not None:
-            contrast = tested.estimate(i, "contrast with control donor", family=family).to_row()
-            borrowed = ("p_value", "p_adjusted", "test", "n_resamples", "seed", "family")
-            record |= {key: contrast[key] for key in borrowed}
             yield {
                 **place,
-                **contrast,
+                **tested.estimate(
+                    i, f"{quantity}: contrast with control donor", family=family
+                ).to_row(),
                 "sim_low": float(tested.simultaneous_low[i]),
                 "sim_high": float(tested.simultaneous_high[i]),
             }
-        yield {**place, **record, "sim_low": None, "sim_high": None}
 
 
 def _divergence_rows(
@@ -244,36 +244,64 @@ def _estimate_rows(
         "all", "all", Estimate(quantity="smallest detectable TE (80 % power)", estimate=smallest,
                                n_units=len(total)),
     )  # fmt: skip
-    answers = pair_values(table, "denoise", "argmax_candidate")
-    both_right = (answers.clean == _counts(table, answers, "clean")) & (
-        answers.corrupt == _counts(table, answers, "corrupted")
-    )
     for component, slot in MEDIATORS:
-        for i, cell in enumerate(denoise.cells):
-            if cell[0] != component or cell[3] != slot:
-                continue
-            j = noise.cells.index(cell)
-            place, level = f"{component} at {slot}", f"layer {cell[1]}"
-            found = mediation_effects(
+        layers = [cell for cell in denoise.cells if (cell[0], cell[3]) == (component, slot)]
+        place = f"{component} at {slot}"
+        found: dict[str, list[Estimate]] = {}
+        for cell in layers:
+            i, j = denoise.cells.index(cell), noise.cells.index(cell)
+            corners = mediation_effects(
                 denoise.corrupt, denoise.clean, noise.patched[:, j], denoise.patched[:, i],
-                clusters=denoise.families, level=settings.level, family=f"mediation {place}",
+                clusters=denoise.families, level=settings.level,
             )  # fmt: skip
-            yield from (row(place, level, estimate) for estimate in found.estimates())
-            swapped = interchange_accuracy(
-                answers.patched[:, answers.cells.index(cell)],
-                _counts(table, answers, "clean"),
-                answers.corrupt,
-                both_right=both_right,
-                clusters=answers.families,
-                level=settings.level,
-            )
-            yield row(place, level, swapped.non_trivial.renamed("interchange accuracy"))
+            for estimate in (*corners.estimates(), *_interchange(table, cell, settings)):
+                found.setdefault(estimate.quantity, []).append(estimate)
+        for quantity, estimates in found.items():
+            # One family per mediator and quantity: all layers are looked at together.
+            adjusted = adjust(estimates, method="holm", family=f"{quantity}, {place}, all layers")
+            for cell, estimate in zip(layers, adjusted):
+                yield row(place, f"layer {cell[1]}", estimate)
+
+
+def _interchange(
+    table: pd.DataFrame, cell: tuple[str, int, int, str], settings: CountingMediation
+) -> Iterator[Estimate]:
+    """Share of patched runs that answer with the donor list's count (non-trivial pairs), of all
+    and of those with both unpatched runs right; p against the control donor on the same pairs."""
+    values = pair_values(table, "denoise", "argmax_candidate")
+    i = values.cells.index(cell)
+    donors_count, base_count = _counts(table, values, "clean"), _counts(table, values, "corrupted")
+    both_right = (values.clean == donors_count) & (values.corrupt == base_count)
+    found = interchange_accuracy(
+        values.patched[:, i], donors_count, values.corrupt, both_right=both_right,
+        clusters=values.families, level=settings.level,
+    )  # fmt: skip
+    accuracy = found.non_trivial.renamed("interchange accuracy")
+    if values.control is not None:
+        against = against_placebo(
+            values.patched[:, i], values.control[:, i], donors_count, values.corrupt,
+            clusters=values.families,
+        )  # fmt: skip
+        accuracy = replace(
+            accuracy, p_value=against.p_value, test=f"{against.test} against control"
+        )
+    else:
+        accuracy = replace(accuracy, p_value=float("nan"))
+    yield accuracy
+    if found.when_right is not None:
+        right = found.when_right.renamed("interchange accuracy, both runs right")
+        yield replace(right, p_value=float("nan"))
 
 
 def _counts(table: pd.DataFrame, values: PairValues, side: str) -> np.ndarray:
     """Right answers of the clean or corrupted lists, pair by pair."""
     first = _first_of_pair(table[table["direction"] == "denoise"]).loc[values.pairs]
     return first[f"{side}_count"].to_numpy(dtype=float)
+
+
+def clusters_of(families: np.ndarray) -> np.ndarray | None:
+    """Base lists as clusters; None when every pair has a base list of its own."""
+    return families if len(set(families)) < len(families) else None
 
 
 def _first_of_pair(rows: pd.DataFrame) -> pd.DataFrame:

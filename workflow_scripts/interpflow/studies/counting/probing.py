@@ -12,12 +12,11 @@ import numpy as np
 from interpflow.activations.store import Activations, read_activations
 from interpflow.config.counting import CountingMediation
 from interpflow.config.identity import derived_seed
-from interpflow.stats.control_tasks import draw_control_sets, running_counts
+from interpflow.stats.control_tasks import draw_half_sets, running_counts
 from interpflow.stats.probing import DEFAULT_FOLDS, ProbeResult, probe
 from interpflow.stats.record import Estimate
 from interpflow.studies.counting.verdict import Decodability
 from interpflow.tables.parquet import read_rows
-from interpflow.tasks.counting.lexicon import Lexicon
 
 EXPLORE, CONFIRM = ("discover", "develop"), ("confirm",)
 SIGNIFICANT = 0.05  # of the rank among control word sets
@@ -41,18 +40,19 @@ def run_probes(
     name: str,
     activations_path: Path | str,
     examples_path: Path | str,
-    lexicon: Lexicon,
     settings: CountingMediation,
     seed: int,
 ) -> tuple[list[dict[str, Any]], Decodability | None]:
     """Rows of the table `probes` for every layer, and the verdict on the chosen one.
 
     The layer is chosen on the exploration splits and measured on the confirmation split, against
-    `probe_controls` random word sets. None with fewer base lists than folds.
+    `probe_controls` random word sets. None with fewer base lists than twice the folds in a part.
     """
     activations = read_activations(activations_path)
+    if not activations.sites:
+        return [], None
     examples = {row["example_id"]: row for row in read_rows(examples_path, "counting_examples")}
-    task = probe_task(activations, examples, lexicon, settings.probe_controls, seed)
+    task = probe_task(activations, examples, settings.probe_controls, seed)
     everything = np.arange(len(task.target))
     rows, choice, confirmed = [], [], []
     for site in activations.sites:
@@ -94,24 +94,22 @@ def run_probes(
 def probe_task(
     activations: Activations,
     examples: Mapping[str, Mapping[str, Any]],
-    lexicon: Lexicon,
     n_controls: int,
     seed: int,
 ) -> ProbeTask:
     """Targets of every activation row: the running count of the asked category, and those of
-    random word sets of the category's size and frequency profile on the same lists."""
+    random word sets that occur as often on the same lists."""
     ids = activations.index["example_id"].to_pylist()
     places = activations.index["word"].to_pylist()
     rows = [examples[example_id] for example_id in ids]
     words = [row["words"][k] for row, k in zip(rows, places)]
     categories = [row["category"] for row in rows]
-    members = {category: lexicon.members(category) for category in sorted(set(categories))}
-    plain = [word for word in lexicon.words if not lexicon.is_ambiguous(word)]
-    sets = draw_control_sets(
-        members,
-        {word: lexicon.frequency_band(word) for word in plain},
-        n_sets=n_controls,
-        seed=derived_seed(seed, "control word sets"),
+    members: dict[str, set[str]] = {category: set() for category in categories}
+    others: dict[str, set[str]] = {category: set() for category in categories}
+    for row, k in zip(rows, places):
+        (members if row["is_match"][k] else others)[row["category"]].add(row["words"][k])
+    sets = draw_half_sets(
+        members, others, n_sets=n_controls, seed=derived_seed(seed, "control word sets")
     )
     return ProbeTask(
         target=np.array([row["running_count"][k] for row, k in zip(rows, places)], dtype=float),

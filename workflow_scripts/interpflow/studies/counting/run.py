@@ -113,7 +113,7 @@ def _run_model(settings: Config, study: CountingSettings, name: str, here: Path)
     )  # fmt: skip
     assess_running_count(
         name, mine / "pair_effects.parquet", mine / "gates.json", mine / "activations",
-        here / "examples.parquet", study.mediation, seed, lexicon_path=study.lexicon,
+        here / "examples.parquet", study.mediation, seed,
         slopes_path=mine / "running_count.parquet", probes_path=mine / "probes.parquet",
         verdict_path=mine / "verdict.json",
     )  # fmt: skip

@@ -17,7 +17,6 @@ from interpflow.studies.counting.verdict import Evidence, answer, sentence
 from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_table, write_table
 from interpflow.tables.provenance import Provenance
-from interpflow.tasks.counting.lexicon import load_lexicon
 
 
 def assess_running_count(
@@ -29,7 +28,6 @@ def assess_running_count(
     settings: CountingMediation,
     seed: int,
     *,
-    lexicon_path: str | None,
     slopes_path: Path | str,
     probes_path: Path | str,
     verdict_path: Path | str,
@@ -47,10 +45,9 @@ def assess_running_count(
         }
         write_document(verdict_path, "counting_verdict", document, provenance)
         return
-    lexicon = load_lexicon(Path(lexicon_path) if lexicon_path else None)
     table = read_table(effects_path, "pair_effects").to_pandas()
     prefix = table[table["kind"] == "prefix"]
-    rows, probe = run_probes(name, activations_path, examples_path, lexicon, settings, seed)
+    rows, probe = run_probes(name, activations_path, examples_path, settings, seed)
     evidence = Evidence(
         tests=tuple(assess_windows(name, prefix, settings, seed)),
         ceiling=ceiling(prefix, settings),

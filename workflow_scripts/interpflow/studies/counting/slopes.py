@@ -147,7 +147,7 @@ def _moved(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _n_families(rows: pd.DataFrame) -> int:
-    return rows["family_id"].nunique()
+    return len(set(rows["family_id"]))
 
 
 def _best_layer(rows: pd.DataFrame) -> int:

@@ -87,7 +87,7 @@ def assess(
         _gate("invalid prompts", _share(reasons), settings.max_invalid_share),
         _gate("invalid pairs", _share(pair_reasons), settings.max_invalid_share),
         _gate("duplicates", duplicates.share_in_duplicates, settings.max_duplicate_share),
-        *[_gate(f"flat over {n}", f["upper_bound"], settings.max_imbalance, f["exact"])
+        *[_gate(f"flat over {n}", f["total_variation"], settings.max_imbalance, f["exact"])
           for n, f in factors.items()],
         *[_gate(f"count against {n}", leak["cramers_v"], settings.max_association)
           for n, leak in leaks.items() if "cramers_v" in leak],
@@ -124,12 +124,17 @@ def _base_lists(examples: Sequence[Row]) -> list[Row]:
 def _flatness(
     lists: Sequence[Row], examples: Sequence[Row], settings: CountingValidation, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Distance of each factor's use from flat."""
+    """Distance of each factor's use from flat, over all combinations of the levels that occur.
+
+    The gate is on the distance itself: a systematic design is fixed, not a sample of one.
+    """
+    categories = sorted({row["category"] for row in lists})
+    shapes = sorted({(row["length"], row["count"]) for row in lists})
     cells = Counter((row["category"], row["length"], row["count"]) for row in lists)
-    levels: dict[str, Counter[Any]] = {
-        "category": Counter(row["category"] for row in lists),
-        "design cell": cells,
-        "template": Counter(row["template_id"] for row in examples),
+    levels = {
+        "category": [sum(row["category"] == c for row in lists) for c in categories],
+        "design cell": [cells[c, *shape] for c in categories for shape in shapes],
+        "template": list(Counter(row["template_id"] for row in examples).values()),
     }
     for length in sorted({row["length"] for row in lists}):
         used = Counter(
@@ -138,25 +143,24 @@ def _flatness(
             if row["length"] == length
             for position in row["match_positions"]
         )
-        levels[f"match position (length {length})"] = used
+        levels[f"match position (length {length})"] = [used[place] for place in range(length)]
     found = {}
     for name, counts in levels.items():
-        values = list(counts.values())
-        if len(values) < 2:
+        if len(counts) < 2 or sum(counts) == 0:
             continue
         flat = flatness(
-            values, limit=settings.max_imbalance, n_resamples=N_RESAMPLES,
+            counts, limit=settings.max_imbalance, n_resamples=N_RESAMPLES,
             seed=derived_seed(seed, "flatness", name),
         )  # fmt: skip
-        # One less or more per level is all that whole numbers allow.
-        exact = flat.exact or max(values) - min(values) <= 1
         found[name] = {
             "total_variation": flat.tv.estimate,
-            "upper_bound": flat.tv.estimate if exact else flat.tv.ci_high,
             "chi2": flat.chi2.estimate,
             "p_value": flat.chi2.p_value,
-            "exact": exact,
-            "levels": len(values),
+            # Cramér's V against the flat distribution.
+            "cramers_v": flat.effect_size / (len(counts) - 1) ** 0.5,
+            # One more or less per level is all that whole numbers allow.
+            "exact": max(counts) - min(counts) <= 1,
+            "levels": len(counts),
         }
     return found
 

@@ -132,14 +132,12 @@ def _doubt(evidence: Evidence, test: WindowTest) -> str:
             "the answer follows even an exchanged prefix by only "
             f"{_number(evidence.ceiling.estimate)}"
         )
+    power = f"these pairs detect {_number(test.smallest_detectable)} with 80 % power"
     if not test.controls_absent:
-        return "a control donor moves the answer, or too few pairs show that it does not"
+        return f"a control donor moves the answer, or too few pairs show that it does not; {power}"
     if test.absent:
         return "too few lists for a probe"
-    return (
-        "the slope is neither clearly above nor within the bound; these pairs detect "
-        f"{_number(test.smallest_detectable)} with 80 % power"
-    )
+    return f"the slope is neither clearly above nor within the bound; {power}"
 
 
 def _number(value: float) -> str:
