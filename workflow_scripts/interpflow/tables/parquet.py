@@ -85,7 +85,14 @@ def _metadata(holder: pa.Table | pa.Schema, path: Path) -> dict[str, Any]:
     metadata = (holder.schema if isinstance(holder, pa.Table) else holder).metadata or {}
     if METADATA_KEY not in metadata:
         raise UserError("not an interpflow table: it carries no provenance", where=str(path))
-    return json.loads(metadata[METADATA_KEY])
+    try:
+        origin = json.loads(metadata[METADATA_KEY])
+        complete = {"table", "schema_version"} <= set(origin)
+    except (ValueError, TypeError):
+        complete = False
+    if not complete:
+        raise UserError("the table is damaged or foreign: its provenance", where=str(path))
+    return origin
 
 
 def _from_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, name: str) -> pa.Table:

@@ -15,6 +15,10 @@ from interpflow.workflow.code_digest import module_digests
 from interpflow.workflow.plan import Plan
 from interpflow.workflow.stages import SCRIPTS_DIR, Stage
 
+# What of an artifact's provenance is compared with the present.
+COMPARED = {"spec": Mapping, "code": str, "modules": Mapping, "versions": Mapping,
+            "inputs": Mapping}  # fmt: skip
+
 
 def reasons(config: Config) -> dict[str, list[str]]:
     """Artifact → what changed since it was made; an empty list where nothing did.
@@ -70,15 +74,26 @@ def _reasons(stage: Stage, path: Path) -> list[str]:
 def _provenance(path: Path) -> Mapping[str, Any] | None:
     """Provenance of an artifact; None for pictures and pages, which follow their tables."""
     if path.is_dir():
-        return json.loads((path / "manifest.json").read_text(encoding="utf-8"))["provenance"]
-    if path.suffix == ".parquet":
-        return read_provenance(path)
-    if path.suffix == ".json":
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))["provenance"]
-        except (ValueError, KeyError) as error:
-            raise UserError("damaged document") from error
-    return None
+        origin = _document_provenance(path / "manifest.json")
+    elif path.suffix == ".parquet":
+        origin = read_provenance(path)
+    elif path.suffix == ".json":
+        origin = _document_provenance(path)
+    else:
+        return None
+    if any(not isinstance(origin.get(key), kind) for key, kind in COMPARED.items()):
+        raise UserError("it does not say what it was made from", where=str(path))
+    return origin
+
+
+def _document_provenance(path: Path) -> Mapping[str, Any]:
+    try:
+        origin = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError("damaged document", where=str(path)) from error
+    if not isinstance(origin, Mapping):
+        raise UserError("damaged document", where=str(path))
+    return origin
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
