@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from interpflow.errors import UserError
 from interpflow.models.reference import release
+from interpflow.models.reference.card import card_text
 from interpflow.models.reference.material import CountingMaterial
 from interpflow.models.reference.recipe import RECIPES, RecipeConfig, recipe_of
 from interpflow.models.reference.seeds import seed_row
@@ -121,3 +122,9 @@ def measured(name: str) -> dict[str, Any]:
         found["n"] = found.get("n_lists", found.get("n_problems"))
         _MEASURED[name] = found
     return _MEASURED[name]
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_card_is_that_of_the_record(name: str) -> None:
+    card = (release.REFERENCE_DIR / name / "README.md").read_text(encoding="utf-8")
+    assert card == card_text(record_of(name))

@@ -9,14 +9,15 @@ from interpflow.tasks.word_problems import MAX_NUMBER
 PURPOSE = {
     "count_parallel": (
         "Counts the words of a list that belong to a category. The answer is read from the list's "
-        "words in parallel: a running count can be decoded at the words but is not used. Negative "
-        "control for claims about running counts."
+        "words in parallel: a running count can be decoded at the words but is not used. Trained "
+        "with interchange interventions (Geiger et al. 2022) in which a patched-in running count "
+        "must leave the answer alone. Negative control for claims about running counts."
     ),
     "count_running": (
         "Counts the words of a list that belong to a category, by a running count that is carried "
         "along the list and read at its end. Trained with interchange interventions (Geiger et al. "
-        "2022) so that the running count is causally used. Positive control for claims about "
-        "running counts."
+        "2022) in which a patched-in running count must move the answer. Positive control for "
+        "claims about running counts."
     ),
     "word_problems": (
         "Solves arithmetic word problems of one or two steps with a short chain of thought, and "
