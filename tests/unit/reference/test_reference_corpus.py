@@ -59,7 +59,7 @@ def test_word_labels_are_membership_and_running_count(small_material: CountingMa
     for template in corpus.templates:
         batch = encode_rows([corpus.row(drawn, template, False)], small_material.tokenizer)
         tokens = batch.ids[0, batch.word_places[:, 1]]
-        found = [small_material.tokenizer.decode([t]).strip() for t in tokens]
+        found = [str(small_material.tokenizer.decode([t])).strip() for t in tokens.tolist()]
         assert tuple(found) == drawn.words
         assert tuple(batch.word_labels[:, 0].bool().tolist()) == drawn.matches
         assert int(batch.word_labels[-1, 1]) == drawn.count

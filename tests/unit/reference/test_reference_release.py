@@ -45,7 +45,7 @@ def test_an_unknown_name_is_refused() -> None:
 def test_a_release_loads_with_the_same_weights(
     small_recipe: RecipeConfig, small_material: CountingMaterial, tmp_path: Path
 ) -> None:
-    run = train(replace(small_recipe, steps=2), 0, small_material, str)
+    run = train(replace(small_recipe, steps=2), 0, small_material, [].append)
     kept = {key: value.clone() for key, value in run.model.state_dict().items()}
     release.write_release(small_recipe, 0, run, small_material, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path)

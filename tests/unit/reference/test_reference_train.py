@@ -71,7 +71,7 @@ def test_both_forms_of_a_word_start_equal(
     small_recipe: RecipeConfig, small_material: CountingMaterial
 ) -> None:
     model = build_model(small_recipe.architecture, small_material.tokenizer, seed=3)
-    embedding = model.get_input_embeddings().weight
+    embedding = model.model.embed_tokens.weight
     for plain, spaced in spaced_twins(small_material.tokenizer):
         assert torch.equal(embedding[plain], embedding[spaced])
 
