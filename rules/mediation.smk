@@ -11,6 +11,7 @@ rule counting_mediation:
         templates=templates_file(SETTINGS),
         files=lambda wildcards: model_files(SETTINGS, wildcards.model),
     output:
+        pairs="results/counting/{model}/pairs.parquet",
         effects="results/counting/{model}/pair_effects.parquet",
         gates="results/counting/{model}/gates.json",
     log:

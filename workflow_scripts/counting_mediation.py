@@ -25,6 +25,7 @@ with job(snakemake, __file__) as this:
         templates_path=this.spec["prompt_templates"],
         device=this.device,
         tokens_per_batch=this.tokens_per_batch,
+        pairs_path=this.outputs["pairs"],
         effects_path=this.outputs["effects"],
         gates_path=this.outputs["gates"],
         provenance=this.provenance,

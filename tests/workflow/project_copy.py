@@ -31,8 +31,9 @@ STUDY_FILES = ("examples.parquet", "pairs.parquet", "validation.parquet", "valid
 FIGURES = ("accuracy", "confusion", "responses", "position_map", "layer_importance",
            "running_count")  # fmt: skip
 MODEL_FILES = ("answers.parquet", "activations", "benchmark.parquet", "confusion.parquet",
-               "benchmark.json", "pair_effects.parquet", "gates.json", "mediation.parquet",
-               "effects.parquet", "running_count.parquet", "probes.parquet", "verdict.json",
+               "benchmark.json", "pairs.parquet", "pair_effects.parquet", "gates.json",
+               "mediation.parquet", "effects.parquet", "running_count.parquet", "probes.parquet",
+               "verdict.json",
                *(f"figures/{figure}.svg" for figure in FIGURES))  # fmt: skip
 
 

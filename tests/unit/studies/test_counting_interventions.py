@@ -8,7 +8,13 @@ from interpflow.config.counting import CountingData, CountingPairs
 from interpflow.config.model import ModelSettings
 from interpflow.studies.counting import mediation
 from interpflow.studies.counting.generation import generate
-from interpflow.studies.counting.prepared_pairs import minimal_slots, prefix_slots, prepare_pairs
+from interpflow.studies.counting.pair_repair import UNKNOWN_WORD
+from interpflow.studies.counting.prepared_pairs import (
+    minimal_slots,
+    prefix_slots,
+    prepare_pairs,
+    read_wording,
+)
 from interpflow.studies.counting.slopes import hybrid_check
 from interpflow.studies.models import load_named
 from interpflow.tables.documents import read_document, write_document
@@ -25,7 +31,8 @@ def run(tiny_model, here, refusal=""):
         "tiny", ModelSettings(local=str(tiny_model)), here / "pairs.parquet",
         here / "benchmark.json", PAIRS, components=["resid_post", "attn_out", "mlp_out"],
         heads=True, window=2, seed=0, lexicon_path=None, templates_path=None,
-        effects_path=here / "effects.parquet", gates_path=here / "gates.json",
+        pairs_path=here / "used.parquet", effects_path=here / "effects.parquet",
+        gates_path=here / "gates.json",
     )  # fmt: skip
 
 
@@ -98,6 +105,9 @@ def test_gates_and_accounting_are_written(swept):
     assert all(row["passed"] for row in report["gates"]["rows"])
     used = report["pairs"]["minimal"]
     assert used["used"] == used["wanted"] == 12
+    assert used["repaired"] == 0
+    assert {row["covariate"] for row in used["balance"]} == {"word length", "frequency band"}
+    assert report["note"] == ""
     assert report["tail_tokens"][-1].strip() == "("
 
 
@@ -120,6 +130,7 @@ def test_a_refused_model_is_not_patched(swept, tiny_model, tmp_path, monkeypatch
     monkeypatch.setattr(mediation, "load_named", None)
     run(tiny_model, tmp_path, refusal="at the floor")
     assert len(read_table(tmp_path / "effects.parquet", "pair_effects")) == 0
+    assert len(read_table(tmp_path / "used.parquet", "counting_pairs")) == 0
     document = read_document(tmp_path / "gates.json", "counting_gates")
     assert (document["status"], document["reason"]) == ("refused", "at the floor")
 
@@ -127,12 +138,12 @@ def test_a_refused_model_is_not_patched(swept, tiny_model, tmp_path, monkeypatch
 def test_places_name_the_tokens_they_say(swept, tiny_model):
     here, _ = swept
     _, tokenizer = load_named("tiny", ModelSettings(local=str(tiny_model)))
-    lexicon, template = load_lexicon(), load_templates()[0]
-    rows = [row for row in read_rows(here / "pairs.parquet", "counting_pairs")]
-    answers = mediation.answer_tokens(tokenizer, "Answer: (", template, 6)
+    wording = read_wording(tokenizer, load_lexicon(), load_templates()[0], "auto", 6)
+    rows = read_rows(here / "pairs.parquet", "counting_pairs")
     for kind in ("minimal", "prefix"):
         chosen = [row for row in rows if row["kind"] == kind]
-        pairs, _ = prepare_pairs(chosen, tokenizer, lexicon, template, answers, "auto", 5)
+        pairs, _ = prepare_pairs(chosen, wording, 5)
+        assert not any(pair.repaired for pair in pairs)
         for pair in pairs:
             texts = pair.clean.texts
             places = minimal_slots(pair, 3) if kind == "minimal" else prefix_slots(pair, 2)
@@ -147,17 +158,55 @@ def test_places_name_the_tokens_they_say(swept, tiny_model):
                 assert suffix == pair.row["clean_words"][k:]
                 assert [texts[i].strip() for i in places["prefix"]] == pair.row["clean_words"][:k]
                 assert places["window"] == places["suffix"][:2]
+                assert (places["far"] or []) == places["suffix"][2:]
 
 
-def test_lists_that_take_other_tokens_are_refused_and_counted(swept, tiny_model):
+def test_a_word_that_no_list_holds_is_refused_and_counted(swept, tiny_model):
     here, _ = swept
     _, tokenizer = load_named("tiny", ModelSettings(local=str(tiny_model)))
-    rows = [row for row in read_rows(here / "pairs.parquet", "counting_pairs")][:6]
+    rows = read_rows(here / "pairs.parquet", "counting_pairs")[:6]
     for row in rows:
         row["corrupted_words"][row["position"]] = "unheardof"
-    answers = mediation.answer_tokens(tokenizer, "Answer: (", load_templates()[0], 6)
-    pairs, refused = prepare_pairs(
-        rows, tokenizer, load_lexicon(), load_templates()[0], answers, "auto", 6
-    )
+    wording = read_wording(tokenizer, load_lexicon(), load_templates()[0], "auto", 6)
+    pairs, refused = prepare_pairs(rows, wording, 6)
     assert pairs == []
-    assert sum(refused.values()) == 6
+    assert refused == {UNKNOWN_WORD: 6}
+
+
+def test_random_pairs_are_patched_where_they_have_places(swept):
+    _, table = swept
+    slots = table.groupby(["kind", "component"])["slot"].unique().map(set)
+    assert {"words", "answer", "tail-1"} <= slots["random", "resid_post"]
+    assert not any(slot.startswith(("item", "later")) for slot in slots["random", "resid_post"])
+    assert slots["random", "mlp_out"] == {"words", "answer"}
+    assert "words" not in slots["minimal", "resid_post"]
+
+
+def test_the_list_words_of_random_pairs_at_the_embedding_are_the_donors_run(swept):
+    _, table = swept
+    words = table[(table["kind"] == "random") & (table["slot"] == "words")]
+    words = words[words["component"] == "embed"]
+    np.testing.assert_allclose(
+        words["expected_count"], words["donor_expected_count"], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_far_is_missing_where_the_window_reaches_the_end(swept):
+    here, table = swept
+    rows = {row["pair_id"]: row for row in read_rows(here / "used.parquet", "counting_pairs")}
+    prefix = table[table["kind"] == "prefix"]
+    far = set(prefix[prefix["slot"] == "far"]["pair_id"])
+    expected = {
+        key for key, row in rows.items()
+        if row["kind"] == "prefix" and row["position"] + 2 < row["length"]
+    }  # fmt: skip
+    assert far == expected
+    assert 0 < len(far) < 16
+
+
+def test_the_pairs_used_are_written(swept):
+    here, table = swept
+    used = read_rows(here / "used.parquet", "counting_pairs")
+    assert {row["pair_id"] for row in used} == set(table["pair_id"])
+    made = {row["pair_id"]: row for row in read_rows(here / "pairs.parquet", "counting_pairs")}
+    assert all(made[row["pair_id"]] == row for row in used)

@@ -88,6 +88,9 @@ class CountingPairs(Settings):
     oversample: float = Field(
         default=1.5, ge=1, le=10, description="pairs made per pair used; a tokenizer refuses some"
     )
+    min_used_share: Share = Field(
+        default=0.8, description="share of the wanted pairs that must line up in the tokenizer"
+    )
     max_delta: int = Field(
         default=3, ge=1, le=6, description="largest difference of running counts"
     )

@@ -15,7 +15,7 @@ from interpflow.workflow.plan import Plan, model_files
 CHARACTERS_PER_TOKEN = 4.5  # of English text and word lists; a model's own tokenizer may differ
 # Places of a minimal pair that are patched: words after the swap, tail of the prompt, groups.
 PLACES_PER_SITE = 12
-SWEEPS_MINIMAL, SWEEPS_PREFIX, WINDOWS = 4, 6, 4  # directions × donors; windows of a prefix pair
+SWEEPS_MINIMAL, SWEEPS_PREFIX, WINDOWS = 4, 6, 5  # directions × donors; windows of a prefix pair
 ASSUMED_LAYERS, ASSUMED_HEADS = 12, 12  # of a hub model whose files are not here
 BYTES_PER_ROW = 90  # of pair_effects.parquet, measured on the default run
 

@@ -151,7 +151,8 @@ def _counting_model_stages(config: Config, name: str, here: str) -> list[Stage]:
         Stage(
             rule="counting_mediation",
             script="counting_mediation.py",
-            outputs=(f"{here}/pair_effects.parquet", f"{here}/gates.json"),
+            outputs=(f"{here}/pairs.parquet", f"{here}/pair_effects.parquet",
+                     f"{here}/gates.json"),
             spec={**common, **own_files, "source": source, "pairs": study.pairs.model_dump(),
                   "mediation": _intervention_settings(study.mediation.model_dump())},
             packages=MODEL_PACKAGES,

@@ -6,8 +6,7 @@ Only raw values per pair are written here; their statistics are a stage of their
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,31 +28,31 @@ from interpflow.engine import (
     run_gates,
     sweep,
 )
-from interpflow.errors import UserError
-from interpflow.models.tokens import TemplatePolicy
+from interpflow.studies.counting.pair_selection import select_pairs
 from interpflow.studies.counting.prepared_pairs import (
     AnswerTokens,
     PreparedPair,
-    answer_tokens,
     minimal_slots,
     prefix_slots,
-    prepare_pairs,
-    tail_length,
+    random_slots,
+    read_wording,
 )
 from interpflow.studies.models import load_named
 from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
 from interpflow.tables.schemas import table_schema
-from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
-from interpflow.tasks.counting.prompts import CountingTemplate, load_templates, render
+from interpflow.tasks.counting.lexicon import load_lexicon
+from interpflow.tasks.counting.prompts import load_templates
 
 logger = logging.getLogger("counting.mediation")
 
 METRICS = ("logit_difference", "expected_count", "kl", "argmax_candidate")
-MIN_PAIRS = 8  # fewer independent pairs support no interval
 # Parts other than the residual are patched where the tested families look, not at every token.
 COMPONENT_SLOTS = ("item", "later_items", "answer")
+RANDOM_COMPONENT_SLOTS = ("words", "answer")
+
+Places = list[dict[str, list[int] | None]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class Sweeping:
 
     model: Model
     answers: AnswerTokens
+    n_tail: int
     tokens_per_batch: int
     seed: int
 
@@ -69,7 +69,7 @@ class Sweeping:
 def run_mediation(
     name: str,
     model_settings: ModelSettings,
-    pairs_path: Path | str,
+    made_path: Path | str,
     benchmark_path: Path | str,
     settings: CountingPairs,
     *,
@@ -81,18 +81,22 @@ def run_mediation(
     templates_path: str | None,
     device: str = "cpu",
     tokens_per_batch: int = 8192,
+    pairs_path: Path | str,
     effects_path: Path | str,
     gates_path: Path | str,
     provenance: Provenance | None = None,
 ) -> None:
-    """Write the table `pair_effects` and the document `counting_gates`.
+    """Write the tables `counting_pairs` and `pair_effects` and the document `counting_gates`.
 
+    made_path: the pairs as made; pairs_path: those used, with the words that the model's
+    tokenizer made necessary.
     A model whose benchmark does not show that its answers depend on the input is refused: the
-    table is empty and the document says why. A gate that fails raises RuntimeError.
+    tables are empty and the document says why. A gate that fails raises RuntimeError.
     """
     refusal = read_document(benchmark_path, "counting_benchmark")["mediation_refused"]
     if refusal:
         logger.info("not run: %s", refusal)
+        write_table(pairs_path, "counting_pairs", [], provenance)
         write_table(effects_path, "pair_effects", [], provenance)
         write_document(gates_path, "counting_gates", _refused(name, refusal), provenance)
         return
@@ -100,67 +104,32 @@ def run_mediation(
     model = load(module, device=device, dtype=model_settings.dtype, tokenizer=tokenizer)
     lexicon = load_lexicon(Path(lexicon_path) if lexicon_path else None)
     templates = {t.id: t for t in load_templates(Path(templates_path) if templates_path else None)}
-    rows = read_rows(pairs_path, "counting_pairs")
+    rows = read_rows(made_path, "counting_pairs")
     tables: list[pa.Table] = []
+    used: list[Mapping[str, Any]] = []
     gates: dict[str, Any] = {"model": name, "status": "run", "reason": "", "templates": {}}
     for template_id in settings.templates:
-        prepared, report = _prepare(
-            [row for row in rows if row["template_id"] == template_id],
-            tokenizer, lexicon, templates[template_id], settings, model_settings.chat_template,
-            len(settings.templates),
+        wording = read_wording(
+            tokenizer, lexicon, templates[template_id], model_settings.chat_template,
+            settings.lengths.max,
         )  # fmt: skip
-        context = Sweeping(model, report.pop("answers"), tokens_per_batch, seed)
-        report["gates"] = prove(context, prepared["minimal"])
-        gates["templates"][template_id] = report
-        tables += sweep_minimal(context, prepared["minimal"], components, heads)
-        tables += sweep_minimal(context, prepared["random"], components, heads=False)
-        tables += sweep_prefix(context, prepared["prefix"], window)
+        mine = [row for row in rows if row["template_id"] == template_id]
+        chosen = select_pairs(mine, wording, settings)
+        context = Sweeping(model, wording.answers, chosen.n_tail, tokens_per_batch, seed)
+        pairs = chosen.pairs
+        proven = prove(context, pairs["minimal"])
+        gates["templates"][template_id] = {**chosen.report, "gates": proven}
+        tables += sweep_minimal(context, pairs["minimal"], components, heads)
+        tables += sweep_random(context, pairs["random"], components)
+        tables += sweep_prefix(context, pairs["prefix"], window)
+        used += chosen.rows()
+    write_table(pairs_path, "counting_pairs", used, provenance)
     write_table(effects_path, "pair_effects", pa.concat_tables(tables), provenance)
     write_document(gates_path, "counting_gates", gates, provenance)
 
 
 def _refused(name: str, reason: str) -> dict[str, Any]:
     return {"model": name, "status": "refused", "reason": reason, "templates": {}}
-
-
-def _prepare(
-    rows: Sequence[dict[str, Any]],
-    tokenizer: Any,
-    lexicon: Lexicon,
-    template: CountingTemplate,
-    settings: CountingPairs,
-    chat_template: TemplatePolicy,
-    n_templates: int,
-) -> tuple[dict[str, list[PreparedPair]], dict[str, Any]]:
-    """Usable pairs by kind, and the report of what was refused and what the slots are."""
-    sample = render(template, lexicon, rows[0]["category"], tuple(rows[0]["clean_words"]))
-    answers = answer_tokens(tokenizer, sample.text, template, settings.lengths.max)
-    prepared: dict[str, list[PreparedPair]] = {}
-    report: dict[str, Any] = {"answers": answers, "counts": list(answers.counts), "pairs": {}}
-    for kind in ("minimal", "prefix", "random"):
-        wanted = -(-getattr(settings, f"n_{kind}") // n_templates)
-        mine = [row for row in rows if row["kind"] == kind]
-        refused: Counter[str]
-        prepared[kind], refused = prepare_pairs(
-            mine, tokenizer, lexicon, template, answers, chat_template, wanted
-        )
-        report["pairs"][kind] = {
-            "wanted": wanted,
-            "made": len(mine),
-            "used": len(prepared[kind]),
-            "refused": dict(refused),
-        }
-        if kind != "random" and len(prepared[kind]) < min(wanted, MIN_PAIRS):
-            raise UserError(
-                f"only {len(prepared[kind])} {kind} pairs line up in this tokenizer "
-                f"({dict(refused)})",
-                where="counting.pairs.oversample",
-                remedy="raise it, or use words that take the same number of tokens",
-            )
-    first = prepared["minimal"][0]
-    n_tail = tail_length(first)
-    report["tail_tokens"] = list(first.clean.texts[-n_tail:])
-    return prepared, report
 
 
 def prove(context: Sweeping, pairs: Sequence[PreparedPair]) -> dict[str, Any]:
@@ -180,32 +149,52 @@ def prove(context: Sweeping, pairs: Sequence[PreparedPair]) -> dict[str, Any]:
 def sweep_minimal(
     context: Sweeping, pairs: Sequence[PreparedPair], components: Sequence[str], heads: bool
 ) -> list[pa.Table]:
-    """Denoising and noising of minimal (or random) pairs, with control donors where they exist."""
+    """Denoising and noising of minimal pairs, with control donors."""
+    slots = [minimal_slots(pair, context.n_tail) for pair in pairs]
+    plans = _plans(context, slots, COMPONENT_SLOTS, components)
+    if heads:
+        answer: Places = [{"answer": found["answer"]} for found in slots]
+        plans.append((all_sites(context.model, ("head_out",)), answer))
+    return _sweep_plans(context, pairs, plans, ("real", "control"))
+
+
+def sweep_random(
+    context: Sweeping, pairs: Sequence[PreparedPair], components: Sequence[str]
+) -> list[pa.Table]:
+    """Denoising and noising of random pairs, which have no control donors."""
     if not pairs:
         return []
-    n_tail = min(tail_length(pair) for pair in pairs)
-    slots = [minimal_slots(pair, n_tail) for pair in pairs]
-    few = [{name: found[name] for name in COMPONENT_SLOTS} for found in slots]
-    residual = ("embed", "resid_post") if "resid_post" in components else ()
+    slots = [random_slots(pair, context.n_tail) for pair in pairs]
+    plans = _plans(context, slots, RANDOM_COMPONENT_SLOTS, components)
+    return _sweep_plans(context, pairs, plans, ("real",))
+
+
+def _plans(
+    context: Sweeping, slots: Places, few: Sequence[str], components: Sequence[str]
+) -> list[tuple[tuple[Site, ...], Places]]:
+    """Which sites are patched where: the residual at all places, the other parts at `few`."""
+    plans: list[tuple[tuple[Site, ...], Places]] = []
+    if "resid_post" in components:
+        plans.append((all_sites(context.model, ("embed", "resid_post")), slots))
     parts = [part for part in components if part != "resid_post"]
-    plans: list[tuple[tuple[Site, ...], list[dict[str, list[int] | None]]]] = []
-    if residual:
-        plans.append((all_sites(context.model, residual), slots))
     if parts:
-        plans.append((all_sites(context.model, parts), few))
-    if heads:
-        answer = [{"answer": found["answer"]} for found in slots]
-        plans.append((all_sites(context.model, ("head_out",)), answer))
-    tables = []
-    for clean_is_donor in (True, False):
-        for donor in ("real", "control"):
-            if donor == "control" and pairs[0].clean_control is None:
-                continue
-            for sites, places in plans:
-                tables.append(
-                    _sweep(context, pairs, sites, places, clean_is_donor, donor, "activation")
-                )
-    return tables
+        chosen: Places = [{name: found[name] for name in few} for found in slots]
+        plans.append((all_sites(context.model, parts), chosen))
+    return plans
+
+
+def _sweep_plans(
+    context: Sweeping,
+    pairs: Sequence[PreparedPair],
+    plans: Sequence[tuple[tuple[Site, ...], Places]],
+    donors: Sequence[str],
+) -> list[pa.Table]:
+    return [
+        _sweep(context, pairs, sites, places, clean_is_donor, donor, "activation")
+        for clean_is_donor in (True, False)
+        for donor in donors
+        for sites, places in plans
+    ]
 
 
 def sweep_prefix(context: Sweeping, pairs: Sequence[PreparedPair], window: int) -> list[pa.Table]:

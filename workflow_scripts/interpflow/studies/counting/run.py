@@ -105,7 +105,8 @@ def _run_model(settings: Config, study: CountingSettings, name: str, here: Path)
         components=study.mediation.components, heads=study.mediation.heads,
         window=study.mediation.window, seed=seed, lexicon_path=study.lexicon,
         templates_path=study.prompt_templates, **machine,
-        effects_path=mine / "pair_effects.parquet", gates_path=mine / "gates.json",
+        pairs_path=mine / "pairs.parquet", effects_path=mine / "pair_effects.parquet",
+        gates_path=mine / "gates.json",
     )  # fmt: skip
     estimate_effects(
         name, mine / "pair_effects.parquet", mine / "gates.json", study.mediation, seed,
