@@ -96,7 +96,7 @@ def tiny_config(model_directory: Path, *models: str) -> dict[str, Any]:
                 "lengths": {"min": 3, "max": 4},
                 "templates": ["parentheses"],
             },
-            "mediation": {"n_permutations": 99, "probe_controls": 5, "window": 2},
+            "mediation": {"n_permutations": 99, "probe_controls": 19, "window": 2},
         },
     }
 

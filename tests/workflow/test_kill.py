@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from project_copy import MODEL, TIME_LIMIT_S, Run
 
+from interpflow.workflow.clean import clean_temporary
+
 N_EXHAUSTIVE = 20
 LONGEST_WAIT_S = 25.0  # about the length of a run on two quiet cores
 
@@ -53,7 +55,7 @@ def kill_after(run: Run, seconds: float) -> int:
 def finish(run: Run) -> None:
     run.snakemake("--unlock")
     run.snakemake("--cores", "2")
-    run.snakemake("--cores", "1", "clean_tmp")
+    clean_temporary(run.directory / "results")
 
 
 def disturb(run: Run, case: int, n_renames: int, directory: Path) -> None:

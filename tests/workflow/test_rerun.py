@@ -142,7 +142,6 @@ def test_an_edited_script_reruns_its_rule(
 
 def test_an_edit_that_is_taken_back_reruns_nothing(complete: Run, edit: Edit) -> None:
     edit(f"{LIBRARY}/tables/atomic.py", appended("EDITED = 1"))
-    assert complete.planned()
     edit(f"{LIBRARY}/tables/atomic.py", lambda text: text.replace("\n\nEDITED = 1\n", ""))
     assert complete.planned() == {}
 
@@ -171,8 +170,7 @@ def test_the_lexicon_reruns_what_reads_it(
     os.utime(path)
     assert complete.planned() == {}, "same bytes, another time"
     edit("resources/lexicon/words.csv", lambda text: text.replace("mid", "low", 1))
-    readers = {"counting_generation", "counting_validation", "counting_mediation",
-               "counting_running_count"}  # fmt: skip
+    readers = {"counting_generation", "counting_validation", "counting_mediation"}
     planned = complete.planned()
     assert set(planned) == with_followers(readers, followers)
 
@@ -316,14 +314,14 @@ def test_a_deleted_artifact_comes_back_the_same(fork: Fork) -> None:
 def test_other_settings_and_back_give_the_same_bytes(fork: Fork) -> None:
     run = fork()
     first = run.artifacts()
-    run.write_config(changed(run.config, ("counting.mediation.probe_controls", 6)))
+    run.write_config(changed(run.config, ("counting.mediation.probe_controls", 20)))
     run.snakemake("--cores", "2")
     other = run.artifacts()
     assert (
         other[f"results/counting/{MODEL}/verdict.json"]
         != (first[f"results/counting/{MODEL}/verdict.json"])
     )
-    run.write_config(changed(run.config, ("counting.mediation.probe_controls", 5)))
+    run.write_config(changed(run.config, ("counting.mediation.probe_controls", 19)))
     run.snakemake("--cores", "2")
     assert run.artifacts() == first
     assert run.planned() == {}
