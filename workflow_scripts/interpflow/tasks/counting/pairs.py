@@ -163,6 +163,9 @@ def _minimal_pair(
     like = _alike(lexicon, member)
     twins = [word for word in members if word != member and like(word)]
     replacements = [word for word in others if like(word)]
+    # Words of the very same length keep the two sides balanced at any number of pairs.
+    same_length = [word for word in replacements if len(word) == len(member)]
+    replacements = same_length if len(same_length) > 1 else replacements
     if not twins or len(replacements) < 2:
         return None
     twin = rng.choice(twins)
