@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +21,4 @@ def parse_settings(raw: Mapping[str, Any]) -> tuple[Config, Plan]:
         return config, Plan(config)
     except UserError as error:
         print(f"interpflow: {error}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # Snakemake would wrap any exception, SystemExit too, in a traceback of the Snakefile.
-        os._exit(1)
+        sys.exit(1)
