@@ -220,3 +220,15 @@ def test_a_full_disk_is_one_message_and_the_run_goes_on_later(
     small_disk(run.directory / "results", "64m")
     run.snakemake("--cores", "1", "--", target)
     assert run.artifacts().items() <= complete.artifacts().items()
+
+
+def test_a_disk_full_from_the_start_is_one_message(
+    complete: Run, tmp_path: Path, small_disk: Callable[[Path, str], None]
+) -> None:
+    run = Run(complete.project, tmp_path / "run", dict(complete.config))
+    small_disk(run.directory, "64k")
+    run.write_config()
+    done = run.snakemake("--cores", "1", succeeds=False)
+    assert done.returncode == 1
+    assert "no space left on the disk" in done.stdout
+    assert "Traceback" not in done.stdout

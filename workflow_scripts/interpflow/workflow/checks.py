@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
 from interpflow.tasks.counting.prompts import load_templates
 from interpflow.tasks.counting.setup import factorial_design
 
+MIN_FREE_BYTES = 8_000_000  # Snakemake's records and logs of a run of some hundred jobs
+
 
 @contextmanager
 def _named(key: str) -> Iterator[None]:
@@ -25,6 +28,17 @@ def _named(key: str) -> Iterator[None]:
     except UserError as error:
         where = f"{key}: {error.where}" if error.where != key else key
         raise UserError(error.what, where=where, remedy=error.remedy) from error
+
+
+def check_disk(directory: Path) -> None:
+    """Raise UserError when the disk of the run is full: Snakemake itself could not even start."""
+    free = shutil.disk_usage(directory).free
+    if free < MIN_FREE_BYTES:
+        raise UserError(
+            f"no space left on the disk: {free / 1e6:.1f} MB are free",
+            where=str(directory),
+            remedy="free some space and run the same command again; nothing is lost",
+        )
 
 
 def check_inputs(config: Config) -> None:
