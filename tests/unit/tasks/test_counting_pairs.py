@@ -73,7 +73,7 @@ def test_check_notices_a_changed_word(kind):
 
 def test_check_notices_a_wrong_label_count_and_span():
     templates = load_templates()
-    words = tuple(LEXICON.members("fruit")[:2]) + (LEXICON.non_members("fruit")[0],)
+    words = (*LEXICON.members("fruit")[:2], LEXICON.non_members("fruit")[0])
     example = make_example("fruit", templates[0].id, words, (True, True, False), "systematic")
     row = example_rows([example], LEXICON, templates)[0]
     assert check_example(row, LEXICON) == ""

@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from interpflow.config.counting import CountingPairs
 from interpflow.errors import UserError
-from interpflow.stats.balance import balance_table
+from interpflow.studies.counting.pair_balance import swapped_word_balance
 from interpflow.studies.counting.pair_repair import NO_MEMBER, NO_NON_MEMBER
 from interpflow.studies.counting.prepared_pairs import (
     NO_ANSWER_TOKEN,
@@ -21,11 +19,9 @@ from interpflow.studies.counting.prepared_pairs import (
     prepare_pairs,
     tail_length,
 )
-from interpflow.tasks.counting.lexicon import Lexicon
 
 KINDS = ("minimal", "prefix", "random")
 MIN_PAIRS = 8  # fewer independent pairs support no interval
-BAND_RANK = {"low": 0, "mid": 1, "high": 2}
 OTHER_WORDING = "choose another wording (counting.pairs.templates)"
 MORE_PAIRS = "make more pairs (counting.pairs.oversample)"
 MORE_WORDS = "give the categories more words (counting.lexicon)"
@@ -68,9 +64,10 @@ def select_pairs(
         }
         if kind != "random":
             _require(kind, used, wanted, refused, wording, settings)
-    reports["minimal"]["balance"] = swapped_word_balance(
-        [pair.row for pair in pairs["minimal"]], wording.lexicon
-    )
+    used_rows = [pair.row for pair in pairs["minimal"]]
+    reports["minimal"]["balance"] = [
+        asdict(row) for row in swapped_word_balance(used_rows, wording.lexicon)
+    ]
     # tail-j of two wordings are different tokens: only the answer is the same place in both.
     n_tail = 1 if len(settings.templates) > 1 else tail_length(pairs["minimal"])
     report = {
@@ -80,21 +77,6 @@ def select_pairs(
         "tail_tokens": list(pairs["minimal"][0].clean.texts[-n_tail:]),
     }
     return Selection(pairs, n_tail, report)
-
-
-def swapped_word_balance(
-    minimal: Sequence[Mapping[str, Any]], lexicon: Lexicon
-) -> list[dict[str, Any]]:
-    """Length and frequency of the swapped words: members against the non-members in their place."""
-
-    def covariates(side: str) -> dict[str, list[float]]:
-        words = [row[f"{side}_words"][row["position"]] for row in minimal]
-        return {
-            "word length": [len(word) for word in words],
-            "frequency band": [BAND_RANK.get(lexicon.frequency_band(w), np.nan) for w in words],
-        }
-
-    return [asdict(row) for row in balance_table(covariates("clean"), covariates("corrupted"))]
 
 
 def _require(

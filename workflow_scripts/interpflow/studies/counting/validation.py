@@ -13,11 +13,11 @@ from interpflow.config.counting import CountingValidation
 from interpflow.config.identity import derived_seed
 from interpflow.errors import UserError
 from interpflow.stats.association import categorical_association, eta_squared
-from interpflow.stats.balance import balance_table
 from interpflow.stats.diversity import diversity
 from interpflow.stats.duplicates import find_duplicates
 from interpflow.stats.flatness import flatness
 from interpflow.stats.intervals import wilson
+from interpflow.studies.counting.pair_balance import BAND_RANK, swapped_word_balance
 from interpflow.tables.documents import write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
@@ -26,7 +26,6 @@ from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
 
 N_RESAMPLES = 999  # for the p-values printed here; the gates rest on effect sizes
 DIVERSITY_TOKENS = 2000  # sources are compared at equal size
-BAND_RANK = {"low": 0, "mid": 1, "high": 2}
 
 Row = Mapping[str, Any]
 
@@ -201,22 +200,10 @@ def _associations(
 
 
 def _pair_balance(pairs: Sequence[Row], lexicon: Lexicon, limit: float) -> list[dict[str, Any]]:
-    """Swapped words of the minimal pairs: members against the non-members in their place."""
     minimal = [row for row in pairs if row["kind"] == "minimal"]
-    if not minimal:
-        return []
-
-    def covariates(side: str) -> dict[str, list[float]]:
-        words = [row[f"{side}_words"][row["position"]] for row in minimal]
-        return {
-            "word length": [len(word) for word in words],
-            "frequency band": [BAND_RANK.get(lexicon.frequency_band(w), np.nan) for w in words],
-        }
-
-    table = balance_table(covariates("clean"), covariates("corrupted"), limit=limit)
     return [
         {"covariate": row.covariate, "smd": abs(row.smd), "passed": row.passed}
-        for row in table
+        for row in (swapped_word_balance(minimal, lexicon, limit) if minimal else ())
         if np.isfinite(row.smd)
     ]
 
