@@ -35,20 +35,6 @@ def test_public_targets_are_complete(complete: Run) -> None:
     assert complete.planned("all", "counting", "report") == {}
 
 
-def test_one_file_by_path_runs_only_what_it_needs(
-    project: Path, model_directory: Path, tmp_path: Path
-) -> None:
-    run = Run(project, tmp_path / "run", tiny_config(model_directory))
-    run.write_config()
-    run.snakemake("--cores", "1", "results/counting/validation.json")
-    assert set(run.artifacts()) == {
-        "results/counting/examples.parquet",
-        "results/counting/pairs.parquet",
-        "results/counting/validation.json",
-        "results/counting/validation.parquet",
-    }
-
-
 def test_graphs_and_summary(complete: Run) -> None:
     rules = complete.snakemake("--rulegraph").stdout
     jobs = complete.snakemake("--dag").stdout

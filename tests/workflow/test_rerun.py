@@ -106,10 +106,10 @@ def test_comments_and_docstrings_rerun_nothing(complete: Run, edit: Edit) -> Non
     "module",
     [
         "stats.calibration",
-        "stats.maxt",
-        "tasks.counting.pairs",
+        pytest.param("stats.maxt", marks=pytest.mark.slow),
+        pytest.param("tasks.counting.pairs", marks=pytest.mark.slow),
         "engine.hooks",
-        "report.theme",
+        pytest.param("report.theme", marks=pytest.mark.slow),
         "tables.atomic",
     ],
 )
@@ -207,6 +207,7 @@ def changed(config: dict[str, Any], *settings: tuple[str, Any]) -> dict[str, Any
             [("counting.mediation.heads", False)],
             {"counting_mediation", "counting_effects", "counting_running_count"},
             id="a setting of the interventions",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             [("counting.benchmark.gate_level", 0.02)],
@@ -218,6 +219,7 @@ def changed(config: dict[str, Any], *settings: tuple[str, Any]) -> dict[str, Any
             [("counting.pairs.max_delta", 3), ("counting.lexicon", None)],
             set(),
             id="a default written out",
+            marks=pytest.mark.slow,
         ),
         pytest.param([("reference_models.seeds", [1, 2])], set(), id="another study's setting"),
     ],
@@ -368,6 +370,12 @@ def test_a_moved_project_reruns_nothing(model_directory: Path, tmp_path: Path) -
     run = Run(first, first, tiny_config(model_directory))
     run.write_config()
     run.snakemake("--cores", "1", "results/counting/validation.json")
+    assert set(run.artifacts()) == {
+        "results/counting/examples.parquet",
+        "results/counting/pairs.parquet",
+        "results/counting/validation.json",
+        "results/counting/validation.parquet",
+    }, "one file by its path runs only what it needs"
     shutil.move(first, tmp_path / "second")
     second = tmp_path / "second"
     moved = Run(second, second, run.config)

@@ -164,8 +164,7 @@ def edit_sentence(path: Path) -> None:
         (f"results/counting/{MODEL}/verdict.json", truncate, "damaged or foreign"),
     ],
 )
-def test_a_damaged_artifact_is_named_and_its_remedy_works(
-    complete: Run,
+def test_a_damaged_artifact_is_named_with_its_remedy(
     fork: Callable[[], Run],
     name: str,
     damage: Callable[[Path], None],
@@ -179,10 +178,8 @@ def test_a_damaged_artifact_is_named_and_its_remedy_works(
     assert name in done.stdout
     assert "delete it and run the same command again" in done.stdout
     assert "Traceback" not in done.stdout
-    if "comparison" in name:  # the cheapest to make again
-        (run.directory / name).unlink()
-        run.snakemake("--cores", "2")
-        assert run.artifacts() == complete.artifacts()
+    (run.directory / name).unlink()
+    assert "Missing output files" in " ".join(run.planned("results/counting/summary.json").values())
 
 
 @pytest.fixture
