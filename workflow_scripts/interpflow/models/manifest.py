@@ -10,8 +10,7 @@ from typing import Any
 from interpflow.models.acquire import ModelSource, fetch
 from interpflow.models.tokens import special_prefix
 from interpflow.paths import RESOURCES_DIR
-
-CHUNK_BYTES = 1 << 20
+from interpflow.tables.provenance import file_digest
 
 
 def build_manifest(
@@ -25,7 +24,7 @@ def build_manifest(
     """
     directory = fetch(source, resources_dir)
     config = model.config.get_text_config()
-    weights = {path.name: file_sha256(path) for path in sorted(directory.glob("*.safetensors"))}
+    weights = {path.name: file_digest(path) for path in sorted(directory.glob("*.safetensors"))}
     heads = getattr(config, "num_attention_heads", None)
     bos = tokenizer.bos_token_id is not None and tokenizer.bos_token_id in special_prefix(tokenizer)
     return {
@@ -62,15 +61,6 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     return _digest(
         {"rules": rules, "template": template, "prefix": list(special_prefix(tokenizer))}
     )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _digest(document: Any) -> str:

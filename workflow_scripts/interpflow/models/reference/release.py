@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import random
@@ -41,6 +40,7 @@ from interpflow.models.reference.train import (
     weights_digest,
 )
 from interpflow.paths import RESOURCES_DIR
+from interpflow.tables.provenance import file_digest
 
 REFERENCE_DIR = RESOURCES_DIR / "reference"
 RECORD_NAME = "training.json"
@@ -180,8 +180,3 @@ def _measure_counting(
 
 def _share(found: list[bool]) -> float:
     return sum(found) / len(found)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
