@@ -1,0 +1,252 @@
+"""Attention in our own hands: queries, keys, values and patterns of every block can be seen,
+changed, and continued from stored keys and values.
+
+Hugging Face models that use the attention interface hand over queries and keys after rotation and
+normalisation, with their scale, window, softcap and sinks. While `AttentionPass.active` holds, what
+runs in their place is `attend`: exact attention over segments of keys, none of them copied per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, PreTrainedModel
+
+from interpflow.engine.architecture import Architecture
+
+IMPLEMENTATION = "interpflow"
+ATTENTION_COMPONENTS = ("q", "k", "v", "pattern")
+# What a model may pass along that does not change attention over unpadded prompts.
+_WITHOUT_EFFECT = frozenset(
+    (
+        "dropout", "is_causal", "position_ids", "cache_position", "output_attentions", "use_cache",
+        "output_hidden_states", "output_router_logits", "return_dict", "position_embeddings",
+        "deterministic",
+    )
+)  # fmt: skip
+
+Watch = Callable[[str, int, Tensor], Tensor | None]
+
+
+class StopForward(Exception):
+    """Ends a pass early, once everything that was asked for is there."""
+
+
+class AttentionNotSupported(RuntimeError):
+    """The model asks for something that `attend` does not do exactly."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Keys and values [rows, kv_heads, positions, d] of consecutive earlier positions.
+
+    A pass of R rows may use a segment of S rows when S divides R: row r then reads row r mod S.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def n_positions(self) -> int:
+        return self.keys.shape[2]
+
+    def before(self, position: int) -> Segment:
+        return Segment(self.keys[:, :, :position], self.values[:, :, :position])
+
+
+@dataclass
+class AttentionPass:
+    """What attention does during one pass.
+
+    layers: attention module -> layer. segments: per layer, what comes before place 0 of the pass
+    (the first place's position is the number of their positions). watched: (component, layer)
+    pairs for which `watch(component, layer, state)` is called; what it returns, unless None,
+    replaces the state. States are [batch, position, head, d] for q, k, v and
+    [batch, position, head, key position] for pattern.
+    keep: layers whose own keys and values are kept in `kept`. keys_only: layers at which the pass
+    ends (StopForward) as soon as keys and values are known.
+    """
+
+    layers: dict[nn.Module, int]
+    segments: dict[int, Sequence[Segment]] = field(default_factory=dict)
+    watched: frozenset[tuple[str, int]] = frozenset()
+    watch: Watch | None = None
+    keep: frozenset[int] = frozenset()
+    keys_only: frozenset[int] = frozenset()
+    kept: dict[int, Segment] = field(default_factory=dict)
+    calls: dict[int, int] = field(default_factory=dict)
+    windows: dict[int, int | None] = field(default_factory=dict)
+
+    @contextmanager
+    def active(self, configs: Sequence[Any]) -> Iterator[None]:
+        """Let the attention of a model with these `attention_configs` run through this pass; as
+        before afterwards, in any case."""
+        former = [config._attn_implementation for config in configs]
+        token = _CURRENT.set(self)
+        try:
+            for config in configs:
+                config._attn_implementation = IMPLEMENTATION
+            yield
+        finally:
+            _CURRENT.reset(token)
+            for config, implementation in zip(configs, former):
+                config._attn_implementation = implementation
+
+
+def attention_modules(architecture: Architecture) -> dict[nn.Module, int]:
+    """Every module inside a block -> its layer: whichever of them calls attention is known."""
+    return {
+        part: layer
+        for layer, parts in enumerate(architecture.blocks)
+        for part in (parts.attention.modules() if parts.attention is not None else ())
+    }
+
+
+def attention_configs(module: PreTrainedModel) -> list[Any]:
+    """The configurations that the model's attention modules look at (each once)."""
+    found = {id(c): c for c in (module.config, module.config.get_text_config(decoder=True))}
+    for part in module.modules():
+        config = getattr(part, "config", None)
+        if config is not None and hasattr(config, "_attn_implementation"):
+            found[id(config)] = config
+    return list(found.values())
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention of queries [batch, heads, position, d] over the pass's segments and the own
+    keys and values [batch, kv_heads, position, d]; returns [batch, position, heads, d].
+
+    Raises AttentionNotSupported for arguments that would change the result in an unknown way.
+    """
+    run = _CURRENT.get()
+    layer = None if run is None else run.layers.get(module)
+    if run is None or layer is None:
+        raise AttentionNotSupported("attention was called outside a block of the map")
+    unknown = sorted(k for k, v in others.items() if v is not None and k not in _WITHOUT_EFFECT)
+    if unknown or attention_mask is not None or others.get("is_causal") is False:
+        raise AttentionNotSupported(f"attention with {', '.join(unknown) or 'a mask of its own'}")
+    run.calls[layer] = run.calls.get(layer, 0) + 1
+    run.windows[layer] = sliding_window
+    query, key, value = (
+        _seen(run, name, layer, state) for name, state in (("q", query), ("k", key), ("v", value))
+    )
+    if layer in run.keep:
+        run.kept[layer] = Segment(key, value)
+    if layer in run.keys_only:
+        raise StopForward
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    segments = [s for s in run.segments.get(layer, ()) if s.n_positions > 0]
+    first, n_own = sum(s.n_positions for s in segments), query.shape[2]
+    wide = sliding_window is None or first + n_own <= sliding_window
+    watched = ("pattern", layer) in run.watched
+    if not segments and wide and not watched and softcap is None and s_aux is None:
+        out = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=n_own > 1, scale=scale,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )  # fmt: skip
+        return out.transpose(1, 2), None
+    segments.append(Segment(key, value))
+    scores = _scores(query, segments, scale)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if n_own > 1 or not wide:
+        visible = _visible(first, n_own, sliding_window, scores.device)
+        scores = scores.masked_fill(~visible, float("-inf"))
+    if s_aux is None:
+        pattern = scores.softmax(dim=-1)
+    else:
+        # A sink takes probability without a key of its own.
+        sinks = s_aux.to(scores).reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        pattern = torch.cat([scores, sinks], dim=-1).softmax(dim=-1)[..., :-1]
+    pattern = pattern.to(value.dtype)
+    if watched:
+        pattern = _seen(run, "pattern", layer, pattern)
+    return _mixed(pattern, segments).transpose(1, 2), None
+
+
+def _seen(run: AttentionPass, component: str, layer: int, state: Tensor) -> Tensor:
+    """The state [batch, head, position, ...] after the pass's watch has had a look at it."""
+    if run.watch is None or (component, layer) not in run.watched:
+        return state
+    changed = run.watch(component, layer, state.transpose(1, 2))
+    return state if changed is None else changed.transpose(1, 2)
+
+
+def _scores(query: Tensor, segments: Sequence[Segment], scale: float) -> Tensor:
+    """Scaled products [batch, head, position, key] with the keys of all segments in order."""
+    batch, heads, places, _ = query.shape
+    query = query * scale
+    parts = []
+    for segment in segments:
+        rows, kv_heads, n_keys, _ = segment.keys.shape
+        spread = _spread(query, rows, kv_heads)
+        products = spread @ segment.keys.transpose(-1, -2)
+        parts.append(_gathered(products, batch, heads, places, n_keys))
+    scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+    return scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+
+
+def _mixed(pattern: Tensor, segments: Sequence[Segment]) -> Tensor:
+    """Values weighted by the pattern, [batch, head, position, d]."""
+    batch, heads, places, _ = pattern.shape
+    total, start = None, 0
+    for segment in segments:
+        rows, kv_heads, n_keys, width = segment.values.shape
+        spread = _spread(pattern[..., start : start + n_keys], rows, kv_heads)
+        part = _gathered(spread @ segment.values, batch, heads, places, width)
+        total = part if total is None else total + part
+        start += n_keys
+    assert total is not None
+    return total
+
+
+def _spread(state: Tensor, rows: int, kv_heads: int) -> Tensor:
+    """[batch, head, position, d] -> [rows, kv_heads, all that share these keys, d]."""
+    batch, heads, places, width = state.shape
+    times, group = batch // rows, heads // kv_heads
+    if times == 1:
+        return state.reshape(rows, kv_heads, group * places, width)
+    state = state.view(times, rows, kv_heads, group, places, width)
+    return state.permute(1, 2, 0, 3, 4, 5).reshape(rows, kv_heads, times * group * places, width)
+
+
+def _gathered(state: Tensor, batch: int, heads: int, places: int, width: int) -> Tensor:
+    """The inverse of `_spread`."""
+    rows, kv_heads = state.shape[:2]
+    times, group = batch // rows, heads // kv_heads
+    if times == 1:
+        return state.view(batch, heads, places, width)
+    state = state.view(rows, kv_heads, times, group, places, width)
+    return state.permute(2, 0, 1, 3, 4, 5).reshape(batch, heads, places, width)
+
+
+@lru_cache(maxsize=256)
+def _visible(first: int, places: int, window: int | None, device: torch.device) -> Tensor:
+    """bool [position, key]: a query sees itself and what comes before it, within the window."""
+    queries = torch.arange(first, first + places, device=device)[:, None]
+    keys = torch.arange(first + places, device=device)[None, :]
+    visible = keys <= queries
+    return visible if window is None else visible & (keys > queries - window)
+
+
+_CURRENT: ContextVar[AttentionPass | None] = ContextVar("attention_pass", default=None)
+AttentionInterface.register(IMPLEMENTATION, attend)
