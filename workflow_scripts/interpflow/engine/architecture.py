@@ -183,6 +183,11 @@ class Architecture:
     def n_layers(self) -> int:
         return len(self.blocks)
 
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return self.embedding.weight.device  # type: ignore[return-value]
+
     def hook_place(self, site: Site) -> tuple[nn.Module, bool]:
         """The module whose input (True) or output (False) is the site's state.
 

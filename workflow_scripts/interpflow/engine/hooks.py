@@ -33,6 +33,11 @@ def state_of_output(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
+def state_of_input(args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    """The state tensor that a module is called with."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
 def with_state(output: Any, state: Tensor) -> Any:
     """The module's output with its state tensor replaced."""
     if isinstance(output, Tensor):
@@ -54,7 +59,7 @@ def on_input(module: nn.Module, function: StateFunction) -> Any:
     """Call `function` on the module's input state; what it returns (unless None) replaces it."""
 
     def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
-        state = function(args[0] if args else kwargs["hidden_states"])
+        state = function(state_of_input(args, kwargs))
         if state is None:
             return None
         if args:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interpflow.engine import hooks
 from interpflow.engine.architecture import Architecture
+from interpflow.engine.attention import Watch
 from interpflow.engine.sites import Site
 
 
@@ -74,6 +75,11 @@ class Recorder:
             return state[rows, places.to(state.device)].unsqueeze(1)
 
         handles.append(hooks.on_input(self._architecture.unembedding, gather))
+
+    @property
+    def attention_watch(self) -> tuple[frozenset[tuple[str, int]], Watch | None]:
+        """What an AttentionPass has to show to this recorder, and to which function."""
+        return frozenset(), None
 
     def check_fired(self) -> None:
         for label, times in self._fired.items():
