@@ -214,10 +214,15 @@ class Architecture:
 
     def unembed(self, residual: Tensor) -> Tensor:
         """Logits [..., vocab] of a residual stream [..., d_model] taken after the last block."""
+        return self.scaled(self.unembedding(self.normalized(residual)))
+
+    def normalized(self, residual: Tensor) -> Tensor:
+        """What the unembedding reads of a residual stream [..., d_model]."""
         state = residual if self.final_norm is None else self.final_norm(residual)
-        if self.after_norm is not None:
-            state = self.after_norm(state)
-        logits = self.unembedding(state)
+        return state if self.after_norm is None else self.after_norm(state)
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        """Logits from the unembedding's output, any shape."""
         if self.logit_scale != 1.0:
             logits = logits * self.logit_scale
         if self.softcap is not None:
