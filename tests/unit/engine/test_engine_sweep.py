@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,17 @@ import torch
 from tiny_models import CONFIGS, PARTLY_FLOAT32, hook_count, tiny_model, tiny_pairs
 from torch import Tensor
 
-from interpflow.engine import Patch, Site, SweepResult, all_sites, hooks, proof, sweep
+from interpflow.engine import (
+    Patch,
+    Site,
+    SweepResult,
+    all_sites,
+    hooks,
+    joined_rows,
+    proof,
+    sweep_path,
+    sweep_sites,
+)
 from interpflow.engine.metrics import Metric
 from interpflow.engine.model import Model
 from interpflow.engine.sweep_plan import live_positions
@@ -69,8 +80,8 @@ def test_sweep_equals_the_naive_loop(name: str) -> None:
     groups = some_groups(base)
     expected = naive(model, base, donor, sites, groups)
     atol = 1e-5 if name in PARTLY_FLOAT32 else 1e-11
-    found = sweep(model, base, donor, sites, groups, read_out, batch_tokens=64)
-    assert found.path == "resume+prefix"
+    found = sweep_sites(model, base, donor, sites, groups, read_out, batch_tokens=64)
+    assert found.path == "joining"
     for metric, values in expected.items():
         np.testing.assert_allclose(found.values[metric], values, atol=atol, rtol=0)
     assert hook_count(model) == 0
@@ -82,8 +93,8 @@ def test_sweep_in_float32_is_within_rounding() -> None:
     base, donor = mixed_pairs()
     sites = list(all_sites(model, ["resid_pre", "head_out"]))
     groups = some_groups(base)
-    found = sweep(model, base, donor, sites, groups, read_out)
-    slow = sweep(model, base, donor, sites, groups, read_out, fast=False)
+    found = sweep_sites(model, base, donor, sites, groups, read_out)
+    slow = sweep_sites(model, base, donor, sites, groups, read_out, fast=False)
     for name in found.values:
         np.testing.assert_allclose(found.values[name], slow.values[name], atol=5e-5, rtol=0)
 
@@ -93,7 +104,7 @@ def test_unpatched_values_and_bookkeeping() -> None:
     base, donor = mixed_pairs()
     sites = [Site("embed"), Site("resid_post", 2), Site("mlp_out", 1)]
     groups = some_groups(base)
-    found = sweep(model, base, donor, sites, groups, read_out)
+    found = sweep_sites(model, base, donor, sites, groups, read_out)
     pairs = torch.arange(4)
     for ids, values in ((base, found.base), (donor, found.donor)):
         expected = read_out(model.last_logits(ids), pairs)
@@ -105,7 +116,7 @@ def test_unpatched_values_and_bookkeeping() -> None:
     rows = found.to_rows()
     assert len(rows) == 2 * cells
     assert sum(row["ran"] for row in rows) == 2 * found.n_rows_run
-    slow = sweep(model, base, donor, sites, groups, read_out, fast=False)
+    slow = sweep_sites(model, base, donor, sites, groups, read_out, fast=False)
     assert slow.n_rows_no_op == 0
     assert found.n_block_tokens < slow.n_block_tokens / 2
     assert slow.n_block_tokens == slow.n_tokens * 3
@@ -116,11 +127,11 @@ def test_what_cannot_change_anything_is_not_run_and_is_exactly_base() -> None:
     base, donor = tiny_pairs(1)  # differs at positions 2, 5 and 8 of 11
     sites = [Site("embed"), Site("resid_pre", 1), Site("mlp_out", 2), Site("resid_post", 2)]
     groups = [[[p] for p in range(11)]]
-    found = sweep(model, base, donor, sites, groups, read_out)
+    found = sweep_sites(model, base, donor, sites, groups, read_out)
     ran = [list(np.flatnonzero(found.ran[0, s])) for s in range(4)]
     assert ran == [[2, 5, 8], list(range(2, 11)), [10], [10]]
     assert (found.effect("entropy")[~found.ran] == 0.0).all()
-    slow = sweep(model, base, donor, sites, groups, read_out, fast=False)
+    slow = sweep_sites(model, base, donor, sites, groups, read_out, fast=False)
     assert slow.ran.all()
     np.testing.assert_allclose(slow.effect("entropy")[~found.ran], 0.0, atol=1e-12)
 
@@ -137,7 +148,7 @@ def test_batches_do_not_change_values(batch_tokens: int) -> None:
     sites = list(all_sites(model, ["resid_post", "attn_out"]))
     for kind in ("activation", "random_norm_matched"):
         results = [
-            sweep(
+            sweep_sites(
                 model, base, donor, sites, some_groups(base), read_out, batch_tokens=n, donor=kind
             )
             for n in (64, batch_tokens)
@@ -151,14 +162,15 @@ def test_random_donors_are_as_long_as_the_real_change() -> None:
     base, donor = tiny_pairs(1)
     site, place = Site("resid_pre", 1), 5
     written: list[Tensor] = []
-    original = hooks.write_states
+    original = joined_rows.donor_values
 
-    def watch(states: Tensor, rows: Tensor, places: Tensor, values: Tensor, part: slice) -> Tensor:
-        written.append(values.clone())
-        return original(states, rows, places, values, part)
+    def watch(*args: Any) -> dict[Site, Tensor]:
+        values = original(*args)
+        written.append(values[site][:, place])
+        return values
 
     def run(seed: int) -> SweepResult:
-        return sweep(
+        return sweep_sites(
             model,
             base,
             donor,
@@ -170,7 +182,7 @@ def test_random_donors_are_as_long_as_the_real_change() -> None:
         )
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(hooks, "write_states", watch)
+        patched.setattr(joined_rows, "donor_values", watch)
         first, again, other = run(0), run(0), run(1)
     states = [model.capture(ids, [site])[site][0, place] for ids in (base, donor)]
     change = states[1] - states[0]
@@ -187,7 +199,7 @@ def test_random_donors_change_nothing_where_prompts_agree() -> None:
     base, donor = tiny_pairs(1)
     sites = [Site("embed"), Site("resid_pre", 1)]
     groups = [[[0, 1], [3]]]
-    slow = sweep(
+    slow = sweep_sites(
         model, base, donor, sites, groups, read_out, donor="random_norm_matched", fast=False
     )
     np.testing.assert_allclose(slow.effect("entropy")[0, :, 0], 0.0, atol=1e-12)
@@ -204,15 +216,16 @@ def test_models_that_cannot_be_entered_halfway_run_whole(monkeypatch: pytest.Mon
         return real(*args, **kwargs)
 
     monkeypatch.setattr(proof, "run_forward", stubborn)
+    monkeypatch.setattr(sweep_path, "prove_blocks", lambda _model: "not this one")
     base, donor = mixed_pairs()
     sites, groups = list(all_sites(model, ["resid_pre"])), some_groups(base)
-    found = sweep(model, base, donor, sites, groups, read_out)
+    found = sweep_sites(model, base, donor, sites, groups, read_out)
     assert found.path == "full"
-    fresh = sweep(tiny_model("llama"), base, donor, sites, groups, read_out)
+    fresh = sweep_sites(tiny_model("llama"), base, donor, sites, groups, read_out)
     assert fresh.path == "full"
     monkeypatch.undo()
-    fast = sweep(tiny_model("llama"), base, donor, sites, groups, read_out)
-    assert fast.path == "resume+prefix"
+    fast = sweep_sites(tiny_model("llama"), base, donor, sites, groups, read_out)
+    assert fast.path == "joining"
     np.testing.assert_allclose(found.values["entropy"], fast.values["entropy"], atol=1e-12)
 
 
@@ -250,7 +263,7 @@ def test_exceptions_leave_the_model_as_it_was(where: str, monkeypatch: pytest.Mo
     else:
         monkeypatch.setattr(hooks, "write_states", broken)
     with pytest.raises(ValueError, match="broken"):
-        sweep(model, base, donor, [Site("resid_pre", 2)], [[[5]]] * 3, metric)
+        sweep_sites(model, base, donor, [Site("attn_out", 1)], [[[5]]] * 3, metric)
     assert hook_count(model) == 0
     assert torch.equal(model.last_logits(base), before)
 
@@ -260,26 +273,26 @@ def test_wrong_calls_are_refused() -> None:
     base, donor = tiny_pairs()
     site = [Site("resid_pre", 1)]
     with pytest.raises(UserError, match="pair 1"):
-        sweep(model, base, [donor[0], donor[1][:-1], donor[2]], site, [[[0]]] * 3, read_out)
+        sweep_sites(model, base, [donor[0], donor[1][:-1], donor[2]], site, [[[0]]] * 3, read_out)
     with pytest.raises(UserError, match="2 group lists"):
-        sweep(model, base, donor, site, [[[0]]] * 2, read_out)
+        sweep_sites(model, base, donor, site, [[[0]]] * 2, read_out)
     with pytest.raises(UserError, match="pair 2"):
-        sweep(model, base, donor, site, [[[0]], [[0]], [[11]]], read_out)
+        sweep_sites(model, base, donor, site, [[[0]], [[0]], [[11]]], read_out)
     with pytest.raises(UserError, match="pair 1"):
-        sweep(model, base, donor, site, [[[0]], [[0], [1]], [[1]]], read_out)
+        sweep_sites(model, base, donor, site, [[[0]], [[0], [1]], [[1]]], read_out)
     with pytest.raises(UserError, match="unknown donor"):
-        sweep(model, base, donor, site, [[[0]]] * 3, read_out, donor="zero")
+        sweep_sites(model, base, donor, site, [[[0]]] * 3, read_out, donor="zero")
     with pytest.raises(UserError, match="no site"):
-        sweep(model, base, donor, [Site("resid_pre", 9)], [[[0]]] * 3, read_out)
+        sweep_sites(model, base, donor, [Site("resid_pre", 9)], [[[0]]] * 3, read_out)
     with pytest.raises(UserError, match="gave shape"):
-        sweep(model, base, donor, site, [[[0]]] * 3, lambda z, _: {"mean": z.mean()})
+        sweep_sites(model, base, donor, site, [[[0]]] * 3, lambda z, _: {"mean": z.mean()})
 
 
 def test_progress_counts_rows() -> None:
     model = tiny_model("llama")
     base, donor = mixed_pairs()
     seen: list[tuple[int, int]] = []
-    found = sweep(
+    found = sweep_sites(
         model,
         base,
         donor,

@@ -4,9 +4,9 @@ from interpflow.engine.batches import TokenBatch
 from interpflow.engine.gates import GateReport, GateRow, run_gates
 from interpflow.engine.metrics import answer_contrast_metric, combine_metrics, kl_metric
 from interpflow.engine.model import Model, Patch, load
+from interpflow.engine.site_sweep import sweep_sites
 from interpflow.engine.sites import COMPONENTS, Site, all_sites
 from interpflow.engine.sweep_result import SweepResult
-from interpflow.engine.sweeping import sweep
 
 __all__ = [
     "COMPONENTS",
@@ -23,5 +23,5 @@ __all__ = [
     "kl_metric",
     "load",
     "run_gates",
-    "sweep",
+    "sweep_sites",
 ]

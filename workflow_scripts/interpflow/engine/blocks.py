@@ -8,7 +8,7 @@ that rows can enter at any block, begin at any position, and end at any position
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -100,7 +100,7 @@ class Blocks:
                 watched=watched,
                 watch=watch,
             ) as run:
-                output = self._call(layer, states, first, length)
+                output = self.call(layer, states, first, length)
         recorder.check_fired()
         if run.calls != {layer: 1}:
             raise RuntimeError(f"attention of block {layer} ran {run.calls}, expected once")
@@ -123,15 +123,17 @@ class Blocks:
                 recorder.attach_edit(handles, edit)
             watched, watch = recorder.attention_watch
             only = frozenset([layer])
-            with self.attention(keep=only, keys_only=only, watched=watched, watch=watch) as run:
-                try:
-                    self._call(layer, states, first, length)
-                except StopForward:
-                    pass
+            settings: dict[str, Any] = {"watched": watched, "watch": watch}
+            with (
+                self.attention(keep=only, keys_only=only, **settings) as run,
+                suppress(StopForward),
+            ):
+                self.call(layer, states, first, length)
         recorder.check_fired()
         return run.kept[layer]
 
-    def _call(self, layer: int, states: Tensor, first: int, length: int) -> Tensor:
+    def call(self, layer: int, states: Tensor, first: int, length: int) -> Tensor:
+        """The bare call of a block within `attention`; see `run` for the arguments."""
         args, kwargs = self._at(layer, length, first, first + states.shape[1])
         if args:
             output = self.architecture.blocks[layer].block(states, *args[1:], **kwargs)

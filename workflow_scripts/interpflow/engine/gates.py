@@ -17,9 +17,9 @@ from torch import Tensor
 from interpflow.engine.batches import TokenBatch
 from interpflow.engine.metrics import Metric, combine_metrics
 from interpflow.engine.model import Model, Patch
+from interpflow.engine.site_sweep import sweep_sites
 from interpflow.engine.sites import Site, all_sites
 from interpflow.engine.sweep_result import SweepResult
-from interpflow.engine.sweeping import sweep
 
 # Random directions the logits are read along when fast and slow sweeps are compared.
 N_PROJECTIONS = 4
@@ -219,7 +219,7 @@ class _Check:
         groups = [self._groups(b, d) for b, d in zip(self.base, self.donor)]
         found: dict[bool, SweepResult] = {}
         for fast in (True, False):
-            found[fast] = sweep(
+            found[fast] = sweep_sites(
                 self.model,
                 self.base,
                 self.donor,

@@ -1,12 +1,14 @@
 """Metrics of a patched run, computed from the logits at the last token.
 
 A metric is a callable `metric(logits, pair_index) -> {name: values}`: logits [rows, vocab],
-pair_index int64 [rows] (which pair each row belongs to), values [rows].
+pair_index int64 [rows] (which pair each row belongs to), values [rows]. A `ColumnMetric` says
+besides which tokens it reads, so that a sweep need not compute the logits of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -88,8 +90,50 @@ def kl_metric(reference_log_probs: Tensor) -> Metric:
     return metric
 
 
+def logit_diff_metric(
+    correct_ids: Sequence[int], other_ids: Sequence[int], name: str = "logit_diff"
+) -> ColumnMetric:
+    """z[correct] - z[other] per pair: linear in the logits, the metric that Zhang and Nanda (2024)
+    recommend."""
+    columns = torch.tensor([list(correct_ids), list(other_ids)], dtype=torch.int64).T
+
+    def function(logits: Tensor, _pair_index: Tensor) -> dict[str, Tensor]:
+        return {name: logits[:, 0] - logits[:, 1]}
+
+    return ColumnMetric(function, columns)
+
+
+def expected_value_metric(
+    candidate_ids: Sequence[int], candidate_values: Sequence[float], name: str = "expected_value"
+) -> ColumnMetric:
+    """Mean of the candidates' values, weighted by the softmax over the candidates alone."""
+    values = torch.tensor(list(candidate_values), dtype=torch.float64)
+
+    def function(logits: Tensor, _pair_index: Tensor) -> dict[str, Tensor]:
+        z = logits.double()
+        return {name: z.softmax(dim=-1) @ values.to(z.device)}
+
+    return ColumnMetric(function, torch.tensor(list(candidate_ids), dtype=torch.int64))
+
+
+def probability_metric(correct_ids: Sequence[int], name: str = "probability") -> Metric:
+    """Probability of each pair's correct token in the whole vocabulary. It saturates and hides
+    components that work against the answer: read it beside a logit difference."""
+    correct = torch.tensor(list(correct_ids), dtype=torch.int64)
+
+    def metric(logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
+        z = logits.double()
+        tokens = correct[pair_index.cpu()].to(z.device)[:, None]
+        return {name: (z.gather(1, tokens)[:, 0] - z.logsumexp(dim=-1)).exp()}
+
+    return metric
+
+
 def combine_metrics(*metrics: Metric) -> Metric:
     """One metric that reports the values of all; two metrics must not share a name."""
+    columns = [metric for metric in metrics if isinstance(metric, ColumnMetric)]
+    if len(columns) == len(metrics) > 0:
+        return _combined_columns(columns)
 
     def metric(logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -101,3 +145,41 @@ def combine_metrics(*metrics: Metric) -> Metric:
         return found
 
     return metric
+
+
+def _combined_columns(metrics: Sequence[ColumnMetric]) -> ColumnMetric:
+    """One metric that reads the columns of all."""
+    n_pairs = max((len(m.columns) for m in metrics if m.columns.ndim == 2), default=0)
+    tables = [m.columns if m.columns.ndim == 2 or not n_pairs else
+              m.columns.expand(n_pairs, -1) for m in metrics]  # fmt: skip
+    widths = [table.shape[-1] for table in tables]
+
+    def function(logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for part, own in zip(metrics, logits.split(widths, dim=-1)):
+            for name, values in part.function(own, pair_index).items():
+                if name in found:
+                    raise UserError(f"two metrics are named {name!r}", where="metrics")
+                found[name] = values
+        return found
+
+    return ColumnMetric(function, torch.cat(tables, dim=-1))
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnMetric:
+    """A metric of a few logits. columns: int64 [n], the same tokens for all pairs, or [pair, n];
+    function(logits [rows, n], pair_index [rows]) gets the logits of these tokens in this order."""
+
+    function: Metric
+    columns: Tensor
+
+    def tokens(self, pair_index: Tensor) -> Tensor:
+        """Tokens read for these rows: [n] or [rows, n]."""
+        if self.columns.ndim == 1:
+            return self.columns.to(pair_index.device)
+        return self.columns.to(pair_index.device)[pair_index]
+
+    def __call__(self, logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
+        tokens = self.tokens(pair_index).to(logits.device).expand(len(logits), -1)
+        return self.function(logits.gather(1, tokens), pair_index)

@@ -9,23 +9,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpflow.engine.metrics import Metric
-from interpflow.engine.model import full_precision
+from interpflow.engine.metrics import ColumnMetric, Metric
+from interpflow.engine.model import Model, full_precision
 from interpflow.engine.sites import Site
 from interpflow.engine.sweep_plan import Groups, Row
 from interpflow.engine.sweep_result import SweepResult
+from interpflow.engine.unembedding import unembed_columns
 from interpflow.errors import UserError
+
+# Logits held at once: rows that hold one token each would otherwise make a huge matrix of them.
+PASS_LOGITS = 2**25
 
 
 def measured(metric: Metric, logits: Tensor, pairs: Sequence[int]) -> dict[str, np.ndarray]:
-    """The metric's values as float64 [rows], for logits [rows, 1, vocab]."""
+    """The metric's values as float64 [rows], for logits [rows, vocab]."""
     index = torch.tensor(list(pairs), dtype=torch.int64, device=logits.device)
+    return _arrays(metric(full_precision(logits), index), len(pairs))
+
+
+def measured_residuals(
+    model: Model, metric: Metric, residuals: Tensor, pairs: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """The same for residuals [rows, d_model] after the last block; the logits of the whole
+    vocabulary are computed only if the metric reads them, a bounded number of rows at a time."""
+    index = torch.tensor(list(pairs), dtype=torch.int64, device=residuals.device)
+    step = len(pairs)
+    if not isinstance(metric, ColumnMetric):
+        step = max(1, PASS_LOGITS // model.vocab_size)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(pairs), step):
+            rows, mine = residuals[start : start + step], index[start : start + step]
+            if isinstance(metric, ColumnMetric):
+                logits = unembed_columns(model.architecture, rows, metric.tokens(mine))
+                values = metric.function(full_precision(logits), mine)
+            else:
+                values = metric(full_precision(model.architecture.unembed(rows)), mine)
+            parts.append(_arrays(values, len(mine)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _arrays(values: dict[str, Tensor], n_rows: int) -> dict[str, np.ndarray]:
     found = {}
-    for name, values in metric(full_precision(logits[:, 0]), index).items():
-        array = torch.as_tensor(values).detach().cpu().numpy().astype(np.float64)
-        if array.shape != (len(pairs),):
+    for name, tensor in values.items():
+        array = torch.as_tensor(tensor).detach().cpu().numpy().astype(np.float64)
+        if array.shape != (n_rows,):
             raise UserError(
-                f"metric {name!r} gave shape {array.shape}, expected ({len(pairs)},)",
+                f"metric {name!r} gave shape {array.shape}, expected ({n_rows},)",
                 where="metric",
                 remedy="return one value per row",
             )
@@ -48,21 +78,21 @@ class Collected:
     def __post_init__(self) -> None:
         self.ran = np.zeros(self.shape, dtype=bool)
 
-    def count(self, forwards: int, tokens: int, blocks: int) -> None:
+    def count(self, forwards: int, tokens: int, block_tokens: int) -> None:
         self.n_forwards += forwards
         self.n_tokens += tokens
-        self.n_block_tokens += tokens * blocks
+        self.n_block_tokens += block_tokens
 
     def add(
-        self, into: dict[str, np.ndarray], metric: Metric, logits: Tensor, pairs: Sequence[int]
+        self, into: dict[str, np.ndarray], found: dict[str, np.ndarray], pairs: Sequence[int]
     ) -> None:
-        for name, values in measured(metric, logits, pairs).items():
+        for name, values in found.items():
             kept = into.setdefault(name, np.full(self.shape[0], np.nan))
             kept[list(pairs)] = values
 
-    def add_rows(self, metric: Metric, logits: Tensor, rows: Sequence[Row]) -> None:
+    def add_rows(self, found: dict[str, np.ndarray], rows: Sequence[Row]) -> None:
         index = tuple(np.array([(r.pair, r.site_index, r.group) for r in rows]).T)
-        for name, values in measured(metric, logits, [row.pair for row in rows]).items():
+        for name, values in found.items():
             kept = self.values.setdefault(name, np.full(self.shape, np.nan))
             kept[index] = values
         self.ran[index] = True

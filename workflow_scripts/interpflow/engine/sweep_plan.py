@@ -56,11 +56,6 @@ def canonical(site: Site, n_layers: int) -> Site:
     return site
 
 
-def start_layer(site: Site, n_layers: int) -> int:
-    """First block that has to run for a patch at a canonical site."""
-    return n_layers if site.component == "resid_post" else site.layer
-
-
 def live_positions(
     site: Site,
     positions: Sequence[int],
@@ -93,25 +88,18 @@ def plan_rows(
     *,
     n_layers: int,
     skip: bool,
-    resume: bool,
-) -> dict[int, list[Row]]:
-    """Rows to run for these pairs, by first block, ordered by first patched position.
-
-    skip: leave out what cannot change anything; resume: start at the patched block.
-    """
-    planned: dict[int, list[Row]] = {}
+) -> list[Row]:
+    """Rows to run for these pairs; skip: leave out what cannot change anything."""
+    planned: list[Row] = []
     for pair in pairs:
         for s, site in enumerate(sites):
             place = canonical(site, n_layers)
-            start = start_layer(place, n_layers) if resume else 0
             for g, group in enumerate(groups[pair]):
                 live = tuple(sorted(group or ()))
                 if skip:
                     live = live_positions(place, live, base_ids[pair], donor_ids[pair], n_layers)
                 if live:
-                    planned.setdefault(start, []).append(Row(pair, s, g, place, live))
-    for rows in planned.values():
-        rows.sort(key=lambda row: row.positions[0])
+                    planned.append(Row(pair, s, g, place, live))
     return planned
 
 

@@ -26,7 +26,7 @@ from interpflow.engine import (
     kl_metric,
     load,
     run_gates,
-    sweep,
+    sweep_sites,
 )
 from interpflow.studies.counting.pair_selection import select_pairs
 from interpflow.studies.counting.prepared_pairs import (
@@ -244,7 +244,7 @@ def _sweep(
             pair.corrupted_control if clean_is_donor else pair.clean_control for pair in pairs
         ]
         donors = [control for control in controls if control is not None]
-    result = sweep(
+    result = sweep_sites(
         context.model,
         [base.ids for base in bases],
         [found.ids for found in donors],

@@ -1,0 +1,92 @@
+"""Patched rows run block by block, each joining at the block it patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from interpflow.engine.blocks import Blocks
+from interpflow.engine.donors import donor_values
+from interpflow.engine.joining import plan_passes, run_pass
+from interpflow.engine.prompt_states import PromptStates, joined, run_prompts, shared_length
+from interpflow.engine.sites import Site
+from interpflow.engine.sweep_collect import Collected, measured_residuals
+from interpflow.engine.sweep_plan import Row
+from interpflow.engine.sweep_setting import SweepSetting
+
+# Attention scores held at once by a pass.
+PASS_SCORES = 2**26
+
+
+def run_joined_rows(
+    setting: SweepSetting,
+    blocks: Blocks,
+    out: Collected,
+    pairs: Sequence[int],
+    rows: Sequence[Row],
+    progress: Callable[[int], None],
+) -> None:
+    """Run base, donor and patched rows of pairs of one length; calls progress(rows done)."""
+    n_layers, length = setting.model.n_layers, len(setting.base_ids[pairs[0]])
+    places = list(dict.fromkeys(row.place for row in rows))
+    layers = {place.layer for place in places} | {place.layer + 1 for place in places}
+    placebo = setting.donor != "activation"
+    prompts = [setting.base_ids[i] for i in pairs] + [setting.donor_ids[i] for i in pairs]
+    # A placebo's directions are drawn for whole prompts, whatever they share.
+    shared = 0 if placebo else shared_length(prompts)
+    base = _run(setting, blocks, out, out.base, setting.base_ids, pairs, shared,
+                residuals=layers & set(range(n_layers)), capture=places if placebo else (),
+                keep=True, last_only=not placebo)  # fmt: skip
+    donor = _run(setting, blocks, out, out.donor, setting.donor_ids, pairs, shared,
+                 capture=places, last_only=not placebo)  # fmt: skip
+    values = donor.captured
+    if placebo:
+        drawn = donor_values(
+            setting.donor,
+            {site: states for site, (states, _) in donor.captured.items()},
+            {site: states for site, (states, _) in base.captured.items()},
+            pairs, setting.base_ids, setting.donor_ids, setting.seed,
+        )  # fmt: skip
+        values = {site: (states, 0) for site, states in drawn.items()}
+    local = {pair: i for i, pair in enumerate(pairs)}
+    most = min(setting.batch_tokens, PASS_SCORES // (setting.model.n_heads * length))
+    for plan in plan_passes(rows, n_layers, most, length):
+        residuals, n_block_tokens = run_pass(blocks, plan, base, values, local)
+        mine = list(plan.rows())
+        found = measured_residuals(
+            setting.model, setting.metric, residuals, [row.pair for row in mine]
+        )
+        out.add_rows(found, mine)
+        out.count(1, len(mine) * (length - plan.first), n_block_tokens)
+        progress(len(mine))
+
+
+def _run(
+    setting: SweepSetting,
+    blocks: Blocks,
+    out: Collected,
+    into: dict,
+    ids: Sequence[Sequence[int]],
+    pairs: Sequence[int],
+    shared: int,
+    *,
+    residuals: set[int] | tuple = (),
+    capture: Sequence[Site] = (),
+    keep: bool = False,
+    last_only: bool = True,
+) -> PromptStates:
+    """Run whole prompts, as many at a time as the token budget allows, and measure them."""
+    length = len(ids[pairs[0]])
+    step = max(1, setting.batch_tokens // length)
+    parts = []
+    for start in range(0, len(pairs), step):
+        chosen = pairs[start : start + step]
+        tokens = setting.tensor(ids, chosen)
+        part = run_prompts(
+            blocks, tokens, shared=shared, residuals=residuals, capture=capture, keep=keep,
+            last_only=last_only,
+        )  # fmt: skip
+        out.add(into, measured_residuals(setting.model, setting.metric, part.last, chosen), chosen)
+        n_tokens = len(chosen) * (length - shared) + shared
+        out.count(1, n_tokens, n_tokens * blocks.n_layers)
+        parts.append(part)
+    return joined(parts)

@@ -1,0 +1,100 @@
+"""Sweep over sites: pairs x sites x groups of positions -> metric values, exactly and with little
+computing.
+
+Base and donor run once per pair; each patched row runs from the patched block and position on
+(`joined_rows`), or, where the model does not allow that, as much of a whole pass as it must
+(`whole_rows`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from interpflow.engine.donors import DONORS
+from interpflow.engine.joined_rows import run_joined_rows
+from interpflow.engine.metrics import Metric
+from interpflow.engine.model import DEFAULT_BATCH_TOKENS, Model
+from interpflow.engine.sites import Site
+from interpflow.engine.sweep_collect import Collected
+from interpflow.engine.sweep_path import joining_blocks
+from interpflow.engine.sweep_plan import Groups, check_pairs, plan_rows
+from interpflow.engine.sweep_result import SweepResult
+from interpflow.engine.sweep_setting import SweepSetting
+from interpflow.engine.whole_rows import run_whole_rows
+from interpflow.errors import UserError
+
+# Stored states of one chunk of pairs: bounds the memory of a sweep whatever the number of pairs.
+CHUNK_BYTES = 512 * 2**20
+
+
+def sweep_sites(
+    model: Model,
+    base_ids: Sequence[Sequence[int]],
+    donor_ids: Sequence[Sequence[int]],
+    sites: Sequence[Site],
+    groups: Groups,
+    metric: Metric,
+    *,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    donor: str = "activation",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    fast: bool = True,
+) -> SweepResult:
+    """Patch every group of positions at every site of each base run with the donor's states.
+
+    base_ids, donor_ids: token ids per pair, of equal length within a pair.
+    groups: groups[pair][g] = positions replaced together, None or empty where the pair has no
+    such group (NaN in the result).
+    metric: see `interpflow.engine.metrics`; it gets float32 logits (float64 for such a model).
+    donor: "activation" replaces by the donor run's state at the same place;
+    "random_norm_matched" by the base state moved as far as the donor's in a random direction.
+    batch_tokens: token places per pass. progress: called with rows done and rows to do.
+    fast=False runs every row whole, no-ops included: slow, for checking.
+    Raises UserError for unequal lengths, unknown sites or positions, RuntimeError when a hook
+    did not run.
+    """
+    n_groups = check_pairs(base_ids, donor_ids, groups)
+    for site in sites:
+        model.check_site(site)
+    if donor not in DONORS:
+        raise UserError(f"unknown donor {donor!r}", remedy=f"use one of {', '.join(DONORS)}")
+    blocks = joining_blocks(model) if fast else None
+    path = "joining" if blocks is not None else model.fastest_path if fast else "full"
+    setting = SweepSetting(
+        model, base_ids, donor_ids, tuple(sites), metric, batch_tokens, path, donor, seed
+    )
+    out = Collected((len(base_ids), len(sites), n_groups))
+    planned = [
+        (pairs, plan_rows(pairs, base_ids, donor_ids, sites, groups, n_layers=model.n_layers,
+                          skip=fast))
+        for length in sorted({len(row) for row in base_ids})
+        for pairs in _chunks(setting, length)
+    ]  # fmt: skip
+    done, total = 0, sum(len(rows) for _, rows in planned)
+
+    def advance(n_rows: int) -> None:
+        nonlocal done
+        done += n_rows
+        if progress is not None:
+            progress(done, total)
+
+    for pairs, rows in planned:
+        if blocks is not None:
+            run_joined_rows(setting, blocks, out, pairs, rows, advance)
+        else:
+            run_whole_rows(setting, out, pairs, rows, advance)
+    return out.result(setting.sites, path, groups)
+
+
+def _chunks(setting: SweepSetting, length: int) -> Iterator[list[int]]:
+    """Pairs of one length, few enough for their states to fit in CHUNK_BYTES."""
+    model = setting.model
+    pairs = [i for i, row in enumerate(setting.base_ids) if len(row) == length]
+    # Neighbours in this order share the most first tokens.
+    pairs.sort(key=lambda pair: tuple(setting.base_ids[pair]))
+    kv = 2 * model.n_kv_heads * max(model.head_dim, model.d_model // model.n_heads)
+    width = model.n_layers * (model.d_model + kv) + 2 * len(setting.sites) * model.d_model
+    size = max(1, CHUNK_BYTES // (length * width * model.dtype.itemsize))
+    for start in range(0, len(pairs), size):
+        yield pairs[start : start + size]

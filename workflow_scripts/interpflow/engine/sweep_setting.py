@@ -1,0 +1,43 @@
+"""What stays the same for a whole sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interpflow.engine.metrics import Metric
+from interpflow.engine.model import Model
+from interpflow.engine.sites import Site
+
+
+def last_places(ids: Tensor) -> Tensor:
+    """The last place of each row, int64 [row], of ids [row, position] without padding."""
+    return torch.full((ids.shape[0],), ids.shape[1] - 1, device=ids.device)
+
+
+def concatenated(parts: Sequence[dict[Site, Tensor]]) -> dict[Site, Tensor]:
+    """States of several batches, rows one after another."""
+    return {site: torch.cat([part[site] for part in parts]) for site in parts[0]}
+
+
+@dataclass(frozen=True)
+class SweepSetting:
+    """Model, prompts, sites and how patched rows are run; see `site_sweep.sweep_sites`."""
+
+    model: Model
+    base_ids: Sequence[Sequence[int]]
+    donor_ids: Sequence[Sequence[int]]
+    sites: tuple[Site, ...]
+    metric: Metric
+    batch_tokens: int
+    path: str
+    donor: str
+    seed: int
+
+    def tensor(self, ids: Sequence[Sequence[int]], pairs: Sequence[int]) -> Tensor:
+        """Token ids [pair, position] of these pairs."""
+        rows = [list(ids[pair]) for pair in pairs]
+        return torch.tensor(rows, dtype=torch.int64, device=self.model.device)
