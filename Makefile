@@ -4,8 +4,11 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 STAMP := .venv/.installed
+# The libraries that interpflow is timed against, beside it in an environment of their own.
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 
-.PHONY: run test test-all test-gpu lint types check schema clean
+.PHONY: run test test-all test-gpu lint types check schema clean peers bench
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES)
@@ -34,6 +37,12 @@ check: lint types test
 schema: $(STAMP)
 	PYTHONPATH=workflow_scripts $(BIN)/python -m interpflow.config.schema
 
+peers: $(PEERS_STAMP)
+
+bench: $(PEERS_STAMP)
+	$(PEERS)/bin/python -m tests.benchmarks.run --all
+	$(PEERS)/bin/python -m tests.benchmarks.page
+
 clean:
 	rm -rf results logs .snakemake
 
@@ -43,3 +52,8 @@ $(STAMP): requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.lock
 	@touch $(STAMP)
+
+$(PEERS_STAMP): requirements.lock pyproject.toml
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check -q -c requirements.lock -e '.[peers]'
+	@touch $(PEERS_STAMP)

@@ -1,0 +1,1 @@
+"""What is timed against other libraries: `python -m tests.benchmarks.run --help`."""

@@ -1,0 +1,174 @@
+"""Everything that the reference page shows, in its order: sections, and the runs of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+OURS = ("interpflow",)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One record: a work on a shape, with fields changed, for all or the named implementations."""
+
+    name: str
+    work: str
+    shape: str
+    title: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """Runs that share a heading; `growth` puts them in one table, a line per run."""
+
+    title: str
+    text: str
+    runs: tuple[Run, ...]
+    growth: str = ""
+
+
+RESIDUAL = Section(
+    "Residual sweep",
+    "The clean run's residual is put into the corrupted run at every layer and position of 8 pairs "
+    "of 32 tokens; the metric is a logit difference at the last position.",
+    (
+        Run("residual-gpt2", "residual_sweep", "gpt2", "GPT-2 shape, unrelated pairs"),
+        Run(
+            "residual-gpt2-pre",
+            "residual_sweep",
+            "gpt2",
+            "GPT-2 shape, unrelated pairs, before the block (`resid_pre`)",
+            {"component": "resid_pre"},
+            ("interpflow", "plain hooks", "linears"),
+        ),
+        Run(
+            "residual-gpt2-shared",
+            "residual_sweep",
+            "gpt2",
+            "GPT-2 shape, the first 20 tokens shared within each pair",
+            {"shared": 20},
+        ),
+        Run(
+            "residual-gpt2-common",
+            "residual_sweep",
+            "gpt2",
+            "GPT-2 shape, the first 20 tokens the same in all pairs",
+            {"shared": 20, "common": True},
+            ("interpflow", "plain hooks", "pyvene", "linears"),
+        ),
+        Run("residual-llama", "residual_sweep", "llama", "Llama shape, unrelated pairs"),
+        Run("residual-tiny", "residual_sweep", "tiny", "tiny shape, unrelated pairs"),
+    ),
+)
+HEADS = Section(
+    "Head sweep",
+    "Every head's output at the last position, in every layer, 8 pairs of 32 tokens.",
+    (
+        Run("heads-gpt2", "head_sweep", "gpt2", "GPT-2 shape"),
+        Run("heads-llama", "head_sweep", "llama", "Llama shape"),
+        Run("heads-tiny", "head_sweep", "tiny", "tiny shape"),
+    ),
+)
+DUMP = Section(
+    "Activation dump",
+    "Prompts of 64 tokens (96; tiny 384): all hidden states in fp16, the top 20 logits at each "
+    "position and the final query's attention, written to disk. A plain forward computes all "
+    "logits and keeps nothing. Read: one layer of one prompt, the store open, median wall time.",
+    (
+        Run("dump-gpt2", "activation_dump", "gpt2", "GPT-2 shape"),
+        Run("dump-llama", "activation_dump", "llama", "Llama shape"),
+        Run("dump-tiny", "activation_dump", "tiny", "tiny shape", {"n_prompts": 384}),
+    ),
+)
+SCORING = Section(
+    "Answer scoring",
+    "2,000 prompts, 10 answers each. The harness runs its model's `loglikelihood` alone; task "
+    "loading and reporting come on top.",
+    (
+        Run("scoring-tiny", "scoring", "tiny", "tiny shape, one-token answers"),
+        Run(
+            "scoring-gpt2",
+            "scoring",
+            "gpt2",
+            "GPT-2 shape, one-token answers",
+            {"n_prompts": 192},
+        ),
+        Run(
+            "scoring-six-tiny",
+            "scoring",
+            "tiny",
+            "tiny shape, six-token answers",
+            {"answer_tokens": 6, "n_prompts": 200},
+        ),
+        Run(
+            "scoring-shared-tiny",
+            "scoring",
+            "tiny",
+            "tiny shape, six-token answers after a shared prefix of 600 tokens",
+            {"answer_tokens": 6, "shared": 600, "n_prompts": 24, "batch": 16},
+        ),
+    ),
+)
+PAIRS = Section(
+    "Growth with the number of pairs",
+    "Residual sweep, Llama shape of 8 layers and d 128, 32 tokens.",
+    tuple(
+        Run(f"pairs-{n}", "residual_sweep", "llama-8", str(n), {"n_pairs": n}, OURS)
+        for n in (8, 80, 800)
+    ),
+    "pairs",
+)
+LAYERS = Section(
+    "Growth with depth",
+    "Residual sweep of 8 pairs, Llama shapes of d 128, 32 tokens. A site in the middle of n layers "
+    "runs n/2 blocks, so time per site and block is what can stay the same.",
+    tuple(
+        Run(f"layers-{n}", "residual_sweep", f"llama-{n}", str(n), {}, OURS)
+        for n in (4, 8, 16, 24, 48)
+    ),
+    "layers",
+)
+MEMORY = Section(
+    "Memory of a dump",
+    "A minute shape, prompts of 16 tokens.",
+    tuple(
+        Run(
+            f"dump-memory-{n}",
+            "activation_dump",
+            "minute",
+            f"{n:,}",
+            {"n_prompts": n, "length": 16, "batch": 256},
+            OURS,
+        )
+        for n in (1_000, 10_000, 100_000)
+    ),
+    "prompts",
+)
+SECTIONS = (RESIDUAL, HEADS, DUMP, SCORING, PAIRS, LAYERS, MEMORY)
+# The same works where a GPU can be had: `run --gpu`, in both types.
+GPU_SECTIONS = (
+    Section(
+        "Residual sweep",
+        RESIDUAL.text,
+        (
+            *RESIDUAL.runs,
+            Run("residual-7b", "residual_sweep", "7b", "Llama of 7B parameters, unrelated pairs"),
+        ),
+    ),
+    Section(
+        "Head sweep",
+        HEADS.text,
+        (*HEADS.runs, Run("heads-7b", "head_sweep", "7b", "Llama of 7B parameters")),
+    ),
+    DUMP,
+    Section("Answer scoring", SCORING.text, SCORING.runs[:2]),
+)
+GPU_DTYPES = ("float32", "bfloat16")
+
+
+def gpu_name(run: Run, dtype: str) -> str:
+    """The record's name on a GPU."""
+    return f"{run.name}-cuda-{dtype}"
