@@ -48,6 +48,22 @@ def donor_values(
     return values
 
 
+def aligned_values(
+    states: Sequence[Tensor], tables: Sequence[Sequence[int] | None], length: int
+) -> Tensor:
+    """Donor states moved to base positions, [pair, position, ...]; NaN where none is aligned.
+
+    states: per pair [position of the donor, ...]. tables: per pair the donor position of each of
+    the `length` base positions (-1: none), None for the same positions.
+    """
+    moved = states[0].new_full((len(states), length, *states[0].shape[1:]), float("nan"))
+    for row, (state, table) in enumerate(zip(states, tables)):
+        places = range(length) if table is None else table
+        here = [i for i, place in enumerate(places) if place >= 0]
+        moved[row, here] = state[[places[i] for i in here]]
+    return moved
+
+
 def _directions(seed: int, pair: int, site: Site, shape: torch.Size) -> Tensor:
     """Unit vectors [position, d] that depend on seed, pair and site only."""
     site_key = int.from_bytes(hashlib.sha256(str(site).encode()).digest()[:4], "big")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
 from interpflow.engine.blocks import Blocks
-from interpflow.engine.donors import donor_values
+from interpflow.engine.donors import aligned_values, donor_values
 from interpflow.engine.joining import plan_passes, run_pass
 from interpflow.engine.prompt_states import PromptStates, joined, run_prompts, shared_length
 from interpflow.engine.sites import Site
@@ -30,21 +32,22 @@ def run_joined_rows(
     places = list(dict.fromkeys(row.place for row in rows))
     layers = {place.layer for place in places} | {place.layer + 1 for place in places}
     placebo = setting.donor != "activation"
+    # A placebo's directions are drawn for whole prompts, whatever they share; aligned states are
+    # looked up in whole prompts.
+    whole = placebo or setting.aligned
     prompts = [setting.base_ids[i] for i in pairs] + [setting.donor_ids[i] for i in pairs]
-    # A placebo's directions are drawn for whole prompts, whatever they share.
-    shared = 0 if placebo else shared_length(prompts)
+    shared = 0 if whole else shared_length(prompts)
     base = _run(setting, blocks, out, out.base, setting.base_ids, pairs, shared,
                 residuals=layers & set(range(n_layers)), capture=places if placebo else (),
-                keep=True, last_only=not placebo)  # fmt: skip
-    donor = _run(setting, blocks, out, out.donor, setting.donor_ids, pairs, shared,
-                 capture=places, last_only=not placebo)  # fmt: skip
-    values = donor.captured
+                keep=True, last_only=not whole)  # fmt: skip
+    values = _donor_values(setting, blocks, out, pairs, shared, places, whole)
     if placebo:
         drawn = donor_values(
             setting.donor,
-            {site: states for site, (states, _) in donor.captured.items()},
+            {site: states for site, (states, _) in values.items()},
             {site: states for site, (states, _) in base.captured.items()},
-            pairs, setting.base_ids, setting.donor_ids, setting.seed,
+            pairs, setting.base_ids, [setting.donor_view(i) for i in range(len(setting.base_ids))],
+            setting.seed,
         )  # fmt: skip
         values = {site: (states, 0) for site, states in drawn.items()}
     local = {pair: i for i, pair in enumerate(pairs)}
@@ -58,6 +61,37 @@ def run_joined_rows(
         out.add_rows(found, mine)
         out.count(1, len(mine) * (length - plan.first), n_block_tokens)
         progress(len(mine))
+
+
+def _donor_values(
+    setting: SweepSetting,
+    blocks: Blocks,
+    out: Collected,
+    pairs: Sequence[int],
+    shared: int,
+    places: Sequence[Site],
+    whole: bool,
+) -> dict[Site, tuple[Tensor, int]]:
+    """Run the donors; per site their states at the base's positions, and the first position."""
+    ids = setting.donor_ids
+    if not setting.aligned:
+        run = _run(setting, blocks, out, out.donor, ids, pairs, shared, capture=places,
+                   last_only=not whole)  # fmt: skip
+        return run.captured
+    found: dict[Site, dict[int, Tensor]] = {place: {} for place in places}
+    for length in sorted({len(ids[pair]) for pair in pairs}):
+        mine = [pair for pair in pairs if len(ids[pair]) == length]
+        run = _run(setting, blocks, out, out.donor, ids, mine, 0, capture=places, last_only=False)
+        for place, (states, _) in run.captured.items():
+            found[place].update(zip(mine, states))
+    tables = setting.donor_positions or ()
+    length = len(setting.base_ids[pairs[0]])
+    return {
+        place: (
+            aligned_values([states[pair] for pair in pairs], [tables[i] for i in pairs], length), 0
+        )
+        for place, states in found.items()
+    }  # fmt: skip
 
 
 def _run(

@@ -9,8 +9,12 @@ Base and donor run once per pair; each patched row runs from the patched block a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 
+from interpflow.engine.audit import audit_sweep
 from interpflow.engine.donors import DONORS
+from interpflow.engine.fast_modules import fast_modules
 from interpflow.engine.joined_rows import run_joined_rows
 from interpflow.engine.metrics import Metric
 from interpflow.engine.model import DEFAULT_BATCH_TOKENS, Model
@@ -40,10 +44,12 @@ def sweep_sites(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     fast: bool = True,
+    donor_positions: Sequence[Sequence[int] | None] | None = None,
+    audit: float = 0.0,
 ) -> SweepResult:
     """Patch every group of positions at every site of each base run with the donor's states.
 
-    base_ids, donor_ids: token ids per pair, of equal length within a pair.
+    base_ids, donor_ids: token ids per pair, of equal length within a pair unless aligned.
     groups: groups[pair][g] = positions replaced together, None or empty where the pair has no
     such group (NaN in the result).
     metric: see `interpflow.engine.metrics`; it gets float32 logits (float64 for such a model).
@@ -51,10 +57,13 @@ def sweep_sites(
     "random_norm_matched" by the base state moved as far as the donor's in a random direction.
     batch_tokens: token places per pass. progress: called with rows done and rows to do.
     fast=False runs every row whole, no-ops included: slow, for checking.
+    donor_positions: per pair, the donor position whose state is written at each base position (-1
+    where there is none), or None for the same positions.
+    audit: share of the (site, group) cells that are run again by whole passes and compared.
     Raises UserError for unequal lengths, unknown sites or positions, RuntimeError when a hook
     did not run.
     """
-    n_groups = check_pairs(base_ids, donor_ids, groups)
+    n_groups = check_pairs(base_ids, donor_ids, groups, donor_positions)
     for site in sites:
         model.check_site(site)
     if donor not in DONORS:
@@ -62,11 +71,18 @@ def sweep_sites(
     blocks = joining_blocks(model) if fast else None
     path = "joining" if blocks is not None else model.fastest_path if fast else "full"
     setting = SweepSetting(
-        model, base_ids, donor_ids, tuple(sites), metric, batch_tokens, path, donor, seed
-    )
+        model, base_ids, donor_ids, tuple(sites), metric, batch_tokens, path, donor, seed,
+        donor_positions,
+    )  # fmt: skip
+    if setting.aligned and any(site.component == "pattern" for site in sites):
+        raise UserError(
+            "patterns cannot be aligned: their keys are positions too", where="component",
+            remedy="sweep q and k instead",
+        )  # fmt: skip
+    views = [setting.donor_view(pair) for pair in range(len(base_ids))]
     out = Collected((len(base_ids), len(sites), n_groups))
     planned = [
-        (pairs, plan_rows(pairs, base_ids, donor_ids, sites, groups, n_layers=model.n_layers,
+        (pairs, plan_rows(pairs, base_ids, views, sites, groups, n_layers=model.n_layers,
                           skip=fast))
         for length in sorted({len(row) for row in base_ids})
         for pairs in _chunks(setting, length)
@@ -79,12 +95,16 @@ def sweep_sites(
         if progress is not None:
             progress(done, total)
 
-    for pairs, rows in planned:
-        if blocks is not None:
-            run_joined_rows(setting, blocks, out, pairs, rows, advance)
-        else:
-            run_whole_rows(setting, out, pairs, rows, advance)
-    return out.result(setting.sites, path, groups)
+    with fast_modules(model.module) if blocks is not None else nullcontext():
+        for pairs, rows in planned:
+            if blocks is not None:
+                run_joined_rows(setting, blocks, out, pairs, rows, advance)
+            else:
+                run_whole_rows(setting, out, pairs, rows, advance)
+    result = out.result(setting.sites, path, groups)
+    if audit <= 0:
+        return result
+    return replace(result, audit=audit_sweep(setting, result.values, groups, audit))
 
 
 def _chunks(setting: SweepSetting, length: int) -> Iterator[list[int]]:

@@ -18,9 +18,15 @@ Groups = Sequence[Sequence[Sequence[int] | None]]
 
 
 def check_pairs(
-    base_ids: Sequence[Sequence[int]], donor_ids: Sequence[Sequence[int]], groups: Groups
+    base_ids: Sequence[Sequence[int]],
+    donor_ids: Sequence[Sequence[int]],
+    groups: Groups,
+    donor_positions: Sequence[Sequence[int] | None] | None = None,
 ) -> int:
-    """The number of groups; raises UserError, naming the pair, when the lists do not match."""
+    """The number of groups; raises UserError, naming the pair, when the lists do not match.
+
+    donor_positions: per pair the donor's position for each base position (-1: none), or None.
+    """
     if not len(base_ids) == len(donor_ids) == len(groups) or not base_ids:
         raise UserError(
             f"{len(base_ids)} base and {len(donor_ids)} donor prompts, {len(groups)} group lists",
@@ -29,11 +35,14 @@ def check_pairs(
         )
     n_groups = len(groups[0])
     for pair, (base, donor, chosen) in enumerate(zip(base_ids, donor_ids, groups)):
-        if len(base) != len(donor) or not len(base):
+        table = None if donor_positions is None else donor_positions[pair]
+        if table is not None:
+            _check_alignment(pair, base, donor, chosen, table)
+        elif len(base) != len(donor) or not len(base):
             raise UserError(
                 f"base has {len(base)} tokens, donor {len(donor)}",
                 where=f"pair {pair}",
-                remedy="make pairs whose prompts have the same number of tokens, or drop the pair",
+                remedy="make pairs of equally many tokens, give an alignment, or drop the pair",
             )
         if len(chosen) != n_groups:
             raise UserError(f"{len(chosen)} groups, expected {n_groups}", where=f"pair {pair}")
@@ -45,6 +54,28 @@ def check_pairs(
                     where=f"pair {pair}",
                 )
     return n_groups
+
+
+def _check_alignment(
+    pair: int,
+    base: Sequence[int],
+    donor: Sequence[int],
+    groups: Sequence[Sequence[int] | None],
+    table: Sequence[int],
+) -> None:
+    if len(table) != len(base) or any(not -1 <= place < len(donor) for place in table):
+        raise UserError(
+            f"the alignment has {len(table)} donor positions for {len(base)} tokens, or one "
+            f"outside the donor's {len(donor)} tokens",
+            where=f"pair {pair}",
+        )
+    alone = [p for group in groups for p in group or () if 0 <= p < len(base) and table[p] < 0]
+    if alone:
+        raise UserError(
+            f"position {alone[0]} has no aligned donor position",
+            where=f"pair {pair}",
+            remedy="leave it out of the groups, or align it",
+        )
 
 
 def canonical(site: Site, n_layers: int) -> Site:

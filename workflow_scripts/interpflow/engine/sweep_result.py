@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from interpflow.engine.sites import Site
+
+
+@dataclass(frozen=True)
+class Audit:
+    """share of cells asked for, cells compared, the largest difference of a metric, absolute and
+    relative to the largest logit, and what was allowed."""
+
+    share: float
+    n_cells: int
+    worst: float
+    relative: float
+    limit: float
+    logit_scale: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -21,7 +37,8 @@ class SweepResult:
     empty: bool [pair, group].
     n_tokens: token places fed to forward passes, those of base and donor included;
     n_block_tokens: the same times the blocks that ran on them.
-    path: what was left out of the patched passes ("full", "resume" or "resume+prefix").
+    path: what was left out of the patched passes ("full", "resume", "resume+prefix"; "joining":
+    all that cannot change). audit: the comparison with whole passes, if one was asked for.
     """
 
     sites: tuple[Site, ...]
@@ -37,6 +54,7 @@ class SweepResult:
     n_tokens: int
     n_block_tokens: int
     path: str
+    audit: Audit | None = None
 
     def effect(self, name: str) -> np.ndarray:
         """Patched minus base value, float64 [pair, site, group]; exactly 0 for a no-op."""

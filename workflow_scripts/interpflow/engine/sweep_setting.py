@@ -36,6 +36,21 @@ class SweepSetting:
     path: str
     donor: str
     seed: int
+    donor_positions: Sequence[Sequence[int] | None] | None = None
+
+    @property
+    def aligned(self) -> bool:
+        """Whether donor states come from other positions than they are written to."""
+        return self.donor_positions is not None
+
+    def donor_view(self, pair: int) -> Sequence[int]:
+        """The donor's token at each base position, -1 where the donor state is of another
+        position or missing: such a state is never known to equal the base's."""
+        table = None if self.donor_positions is None else self.donor_positions[pair]
+        if table is None:
+            return self.donor_ids[pair]
+        donor = self.donor_ids[pair]
+        return [donor[place] if place == i else -1 for i, place in enumerate(table)]
 
     def tensor(self, ids: Sequence[Sequence[int]], pairs: Sequence[int]) -> Tensor:
         """Token ids [pair, position] of these pairs."""

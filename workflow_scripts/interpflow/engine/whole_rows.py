@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interpflow.engine.donors import donor_values
+from interpflow.engine.donors import aligned_values, donor_values
 from interpflow.engine.forward import KeysValues, Resume, run_forward
 from interpflow.engine.recorder import Edit
 from interpflow.engine.sites import Site
 from interpflow.engine.sweep_collect import PASS_LOGITS, Collected, measured
-from interpflow.engine.sweep_plan import Row, canonical
+from interpflow.engine.sweep_plan import Row
 from interpflow.engine.sweep_setting import SweepSetting, concatenated, last_places
 
 
@@ -68,15 +68,11 @@ def _run_pairs(
     model = setting.model
     n_layers = model.n_layers
     starts = {start: _residual_site(start, n_layers) for start in plan if start > 0}
-    places = list(dict.fromkeys(canonical(site, n_layers) for site in setting.sites))
+    places = list(dict.fromkeys(row.place for rows in plan.values() for row in rows))
     needs_base = places if setting.donor != "activation" else []
     parts: list[dict[Site, Tensor]] = []
-    donors: list[dict[Site, Tensor]] = []
     keys_values: list[KeysValues | None] = []
-    length = len(setting.base_ids[pairs[0]])
-    step = max(1, setting.batch_tokens // length)
-    for begin in range(0, len(pairs), step):
-        chosen = list(pairs[begin : begin + step])
+    for chosen in _batches(setting, pairs, len(setting.base_ids[pairs[0]])):
         ids = setting.tensor(setting.base_ids, chosen)
         kept = run_forward(
             model.module,
@@ -87,25 +83,13 @@ def _run_pairs(
             keep_keys_values=setting.path == "resume+prefix",
         )
         out.add(out.base, measured(setting.metric, kept.logits[:, 0], chosen), chosen)
+        out.count(1, ids.numel(), ids.numel() * n_layers)
         parts.append(kept.states)
         keys_values.append(kept.keys_values)
-        ids = setting.tensor(setting.donor_ids, chosen)
-        other = run_forward(
-            model.module, model.architecture, ids, capture=places, logits_at=last_places(ids)
-        )
-        out.add(out.donor, measured(setting.metric, other.logits[:, 0], chosen), chosen)
-        donors.append(other.states)
-        out.count(2, 2 * ids.numel(), 2 * ids.numel() * n_layers)
     base = concatenated(parts)
-    values = donor_values(
-        setting.donor,
-        concatenated(donors),
-        base,
-        pairs,
-        setting.base_ids,
-        setting.donor_ids,
-        setting.seed,
-    )
+    values = _donor_states(setting, out, pairs, places)
+    views = [setting.donor_view(pair) for pair in range(len(setting.base_ids))]
+    values = donor_values(setting.donor, values, base, pairs, setting.base_ids, views, setting.seed)
     kv = None
     if keys_values and all(part is not None for part in keys_values):
         layers = [[p[i] for p in keys_values if p is not None] for i in range(n_layers)]
@@ -113,6 +97,37 @@ def _run_pairs(
     residuals = {start: base[site] for start, site in starts.items()}
     local = {pair: row for row, pair in enumerate(pairs)}
     return _States(local, setting.tensor(setting.base_ids, pairs), residuals, values, kv)
+
+
+def _donor_states(
+    setting: SweepSetting, out: Collected, pairs: Sequence[int], places: Sequence[Site]
+) -> dict[Site, Tensor]:
+    """Run the donors; their states at the base's positions, [pair, position, ...]."""
+    model = setting.model
+    found: dict[Site, dict[int, Tensor]] = {place: {} for place in places}
+    for length in sorted({len(setting.donor_ids[pair]) for pair in pairs}):
+        alike = [pair for pair in pairs if len(setting.donor_ids[pair]) == length]
+        for chosen in _batches(setting, alike, length):
+            ids = setting.tensor(setting.donor_ids, chosen)
+            other = run_forward(
+                model.module, model.architecture, ids, capture=places, logits_at=last_places(ids)
+            )
+            out.add(out.donor, measured(setting.metric, other.logits[:, 0], chosen), chosen)
+            out.count(1, ids.numel(), ids.numel() * model.n_layers)
+            for place in places:
+                found[place].update(zip(chosen, other.states[place]))
+    tables = [setting.donor_positions[i] if setting.donor_positions else None for i in pairs]
+    length = len(setting.base_ids[pairs[0]])
+    return {
+        place: aligned_values([states[pair] for pair in pairs], tables, length)
+        for place, states in found.items()
+    }
+
+
+def _batches(setting: SweepSetting, pairs: Sequence[int], length: int) -> Iterator[list[int]]:
+    step = max(1, setting.batch_tokens // length)
+    for start in range(0, len(pairs), step):
+        yield list(pairs[start : start + step])
 
 
 def _run_rows(
