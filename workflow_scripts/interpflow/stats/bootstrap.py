@@ -149,14 +149,14 @@ def bca(
     if len(draws) == 0 or np.ptp(draws) == 0 or not np.isfinite(left_out).all():
         flag = (DEGENERATE_VARIANCE,)
         return Estimate(quantity=quantity, estimate=observed, flags=flag, **counts)
-    low, high = _bca_limits(draws, left_out, observed, level)
+    low, high = bca_limits(draws, left_out, observed, level)
     few = (TOO_FEW_CLUSTERS,) if units.n_groups < MIN_CLUSTERS else ()
     return Estimate(
         quantity=quantity, estimate=observed, ci_low=low, ci_high=high, flags=few, **counts
     )
 
 
-def _bca_limits(
+def bca_limits(
     draws: np.ndarray, left_out: np.ndarray, observed: float, level: float
 ) -> tuple[float, float]:
     """Limits from bootstrap draws and jackknife values; ties count one half."""
