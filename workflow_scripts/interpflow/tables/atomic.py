@@ -11,6 +11,9 @@ from pathlib import Path
 from interpflow.errors import UserError
 
 TEMPORARY_MARK = ".tmp-"  # in the name of every unfinished file; `clean_tmp` deletes by it
+# Ends the name of an unfinished directory whose complete parts the next run takes over; there is
+# one for a target, so its name is stable. `clean_tmp` leaves it alone.
+RESUMABLE_MARK = f"{TEMPORARY_MARK}partial"
 
 
 @contextmanager
@@ -28,7 +31,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         temporary.replace(target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
     except OSError as error:
         raise full_disk(error, target) from error
     finally:
@@ -46,7 +49,8 @@ def full_disk(error: OSError, path: Path) -> Exception:
     )
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory last through a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -25,15 +25,36 @@ def write_table(
     provenance: Provenance | None = None,
 ) -> None:
     """Write rows under the declared schema of table `name`; extra or missing columns fail."""
-    schema = table_schema(name)
     given: Any = rows
     is_table = isinstance(given, pa.Table)
-    table = given.select(schema.names).cast(schema) if is_table else _from_rows(given, schema, name)
-    origin = provenance or Provenance()
-    metadata = {"table": name, **origin.to_dict()}
-    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    table = given if is_table else _from_rows(given, table_schema(name), name)
+    write_table_parts(path, name, [table], provenance)
+
+
+def write_table_parts(
+    path: Path | str,
+    name: str,
+    parts: Iterable[pa.Table],
+    provenance: Provenance | None = None,
+    *,
+    extra: Mapping[str, pa.DataType] | None = None,
+) -> None:
+    """Write a table piece by piece, one row group each, so that it is never in memory whole.
+
+    extra: columns of this file beyond the declared schema of table `name`, with their types.
+    """
+    added = [pa.field(column, kind) for column, kind in (extra or {}).items()]
+    metadata = {"table": name, **(provenance or Provenance()).to_dict()}
+    schema = pa.schema(
+        [*table_schema(name), *added],
+        metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)},
+    )
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for part in parts:
+            writer.write_table(part.select(schema.names).cast(schema))
 
 
 def read_table(path: Path | str, name: str) -> pa.Table:

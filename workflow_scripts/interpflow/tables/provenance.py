@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1  # of all artifacts; raised when a column or key changes its meaning
+SCHEMA_VERSION = 2  # of all artifacts; raised when a column or key changes its meaning
 TRACKED_PACKAGES = ("numpy", "scipy", "statsmodels", "scikit-learn", "torch", "transformers",
                     "tokenizers", "safetensors", "pyarrow")  # fmt: skip
 

@@ -31,6 +31,9 @@ RESULT_COLUMNS = {
     "flags": _TEXT,
 }
 
+# Text that repeats from row to row: kept once, in memory too.
+_REPEATED = pa.dictionary(pa.int32(), pa.string())
+
 # A place in a model; layer −1 is the embedding, head −1 stands for all heads.
 SITE_COLUMNS = {"component": _TEXT, "layer": _INT, "head": _INT}
 
@@ -100,12 +103,28 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "strict_count": _INT,
         "lenient_count": _INT,
     },
+    # One row per kept token, in the order of the tensors' rows; `row` counts within the shard.
+    # Characters are those of the example's own text; they, and the token, may be unknown (null).
     "activation_index": {
-        "row": _INT,
-        "shard": _INT,
-        "example_id": _TEXT,
-        "word": _INT,
+        "example_id": _REPEATED,
+        "example_row": _INT,
         "token_position": _INT,
+        "token_id": _INT,
+        "char_start": _INT,
+        "char_end": _INT,
+        "role": _REPEATED,
+        "shard": _INT,
+        "row": _INT,
+    },
+    "activation_sites": {
+        "site": _TEXT,
+        **SITE_COLUMNS,
+        "dtype": _TEXT,
+        "width": _INT,
+        "per": _TEXT,
+        "allow_nonfinite": _FLAG,
+        "model_revision": _TEXT,
+        "tokenizer_digest": _TEXT,
     },
     "confusion": {
         "model": _TEXT,
