@@ -24,7 +24,7 @@ def build_manifest(
     """
     directory = fetch(source, resources_dir)
     config = model.config.get_text_config()
-    weights = {path.name: file_digest(path) for path in sorted(directory.glob("*.safetensors"))}
+    weights = _weights(directory)
     heads = getattr(config, "num_attention_heads", None)
     bos = tokenizer.bos_token_id is not None and tokenizer.bos_token_id in special_prefix(tokenizer)
     return {
@@ -52,6 +52,14 @@ def build_manifest(
     }
 
 
+def weights_revision(source: ModelSource, resources_dir: Path = RESOURCES_DIR) -> str:
+    """What pins a model's weights: the commit of a hub model, else the manifest's digest of its
+    weight files."""
+    if source.kind == "hub" and source.revision:
+        return source.revision
+    return _digest(_weights(fetch(source, resources_dir)))
+
+
 def tokenizer_sha256(tokenizer: Any) -> str:
     """Digest of everything that decides the ids of a text, and of the chat template."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -61,6 +69,10 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     return _digest(
         {"rules": rules, "template": template, "prefix": list(special_prefix(tokenizer))}
     )
+
+
+def _weights(directory: Path) -> dict[str, str]:
+    return {path.name: file_digest(path) for path in sorted(directory.glob("*.safetensors"))}
 
 
 def _digest(document: Any) -> str:

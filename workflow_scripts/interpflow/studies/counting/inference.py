@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import torch
 
-from interpflow.activations.store import write_activations
+from interpflow.activations.plan import plan_store
+from interpflow.activations.sites import SiteRecord
+from interpflow.activations.writer import ActivationWriter
 from interpflow.config.base import Range
 from interpflow.config.counting import CountingBenchmark
 from interpflow.config.model import ModelSettings
-from interpflow.engine import all_sites, load
+from interpflow.engine import Model, all_sites, load
 from interpflow.inference.batching import plan_batches
 from interpflow.inference.generation import generate
 from interpflow.inference.scoring import score_answers
+from interpflow.models.manifest import tokenizer_sha256, weights_revision
 from interpflow.models.tokens import TemplatePolicy, apply_template
-from interpflow.studies.counting.tokens import tokenize_prompt
-from interpflow.studies.models import load_named
+from interpflow.studies.counting.tokens import PromptTokens, tokenize_prompt
+from interpflow.studies.models import load_named, model_source
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
 from interpflow.tasks.counting.parse import parse_lenient, parse_strict
@@ -85,12 +91,20 @@ def run_inference(
         for row in rows
         if row["template_id"] in probe_templates and row["length"] in probe_lengths.values()
     ]
-    n_rows = write_activations(
-        activations_path,
-        _word_residuals(model, tokenizer, probed, policy, device, tokens_per_batch),
-        provenance,
-    )
-    logger.info("%d prompts answered, %d word activations kept", len(rows), n_rows)
+    engine = load(model, device=device, dtype=str(model.dtype).removeprefix("torch."),
+                  tokenizer=tokenizer)  # fmt: skip
+    prompts = [
+        tokenize_prompt(tokenizer, row["prompt"], list(zip(row["word_starts"], row["word_ends"])),
+                        policy)
+        for row in probed
+    ]  # fmt: skip
+    n_words = write_word_residuals(
+        activations_path, engine, prompts, probed,
+        model_revision=weights_revision(model_source(name, model_settings)),
+        tokenizer_digest=tokenizer_sha256(tokenizer),
+        tokens_per_batch=tokens_per_batch, provenance=provenance,
+    )  # fmt: skip
+    logger.info("%d prompts answered, %d word activations kept", len(rows), n_words)
 
 
 def answer_rows(
@@ -141,44 +155,80 @@ def answer_rows(
     return found
 
 
-def _word_residuals(
-    model: Any,
-    tokenizer: Any,
+def write_word_residuals(
+    path: Path | str,
+    engine: Model,
+    prompts: Sequence[PromptTokens],
     rows: Sequence[Mapping[str, Any]],
-    policy: TemplatePolicy,
-    device: str,
+    *,
+    model_revision: str,
+    tokenizer_digest: str,
     tokens_per_batch: int,
-) -> Iterator[tuple[dict[str, np.ndarray], list[dict[str, Any]]]]:
-    """Residuals [word, d_model] after the embedding and every layer, at each word's last token."""
-    if not rows:
-        return
-    engine = load(model, device=device, dtype=str(model.dtype).removeprefix("torch."),
-                  tokenizer=tokenizer)  # fmt: skip
+    provenance: Provenance | None = None,
+) -> int:
+    """Write residuals [word, d_model] after the embedding and every layer, at each word's last
+    token, and return the number of words. prompts[i] are the tokens of the example rows[i].
+
+    Types are the model's own; float64, which is not stored, is rounded to float32.
+    """
+    # Longest first, as batches are made, so that a shard is filled before the next one begins.
+    order = sorted(range(len(rows)), key=lambda i: -len(prompts[i].ids))
     sites = all_sites(engine, ("embed", "resid_post"))
-    prompts = [
-        tokenize_prompt(tokenizer, row["prompt"], list(zip(row["word_starts"], row["word_ends"])),
-                        policy)
-        for row in rows
-    ]  # fmt: skip
-    for batch in plan_batches([len(prompt.ids) for prompt in prompts], tokens_per_batch):
-        captured = engine.capture(
-            [prompts[i].ids for i in batch],
-            sites,
-            positions=[[found[-1] for found in prompts[i].word_positions] for i in batch],
-        )
-        index = [
-            {"example_id": rows[i]["example_id"], "word": k, "token_position": found[-1]}
-            for i in batch
-            for k, found in enumerate(prompts[i].word_positions)
-        ]
-        yield (
-            {str(site): _packed(captured[site], [prompts[i] for i in batch]) for site in sites},
-            index,
-        )
-
-
-def _packed(values: Any, prompts: Sequence[Any]) -> np.ndarray:
-    rows = values.float().cpu().numpy()
-    return np.concatenate(
-        [rows[i, : len(prompt.word_positions)] for i, prompt in enumerate(prompts)]
+    dtype = str(engine.dtype).removeprefix("torch.").replace("float64", "float32")
+    plan = plan_store(
+        [rows[i]["example_id"] for i in order],
+        [len(prompts[i].word_positions) for i in order],
+        [SiteRecord(str(site), width=engine.d_model, dtype=dtype) for site in sites],
+        model_revision=model_revision,
+        tokenizer_digest=tokenizer_digest,
+        # Of the prompts as the model reads them: the chat template decides, too.
+        settings={"positions": "last token of each word", "token_ids": _ids_digest(prompts)},
+        columns={"word": pa.int32()},
     )
+    with ActivationWriter(path, plan, provenance=provenance) as writer:
+        for places in writer.remaining():
+            chosen = [order[place] for place in places]
+            lengths = [len(prompts[i].ids) for i in chosen]
+            for batch in plan_batches(lengths, tokens_per_batch):
+                members = [chosen[k] for k in batch]
+                last = [[found[-1] for found in prompts[i].word_positions] for i in members]
+                captured = engine.capture([prompts[i].ids for i in members], sites, positions=last)
+                # Rows of fewer words than the longest are filled up with NaN.
+                kept = torch.tensor([len(found) for found in last])[:, None] > torch.arange(
+                    max(map(len, last))
+                )
+                writer.append(
+                    [rows[i]["example_id"] for i in members],
+                    {
+                        str(site): values[kept.to(values.device)]
+                        for site, values in captured.items()
+                    },
+                    _word_columns([prompts[i] for i in members], [rows[i] for i in members]),
+                )
+    return plan.total_tokens
+
+
+def _word_columns(
+    prompts: Sequence[PromptTokens], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """Index columns of the words of prompts, one after the other; characters are the word's."""
+    words = [
+        (prompt, row, k) for prompt, row in zip(prompts, rows)
+        for k in range(len(prompt.word_positions))
+    ]  # fmt: skip
+    places = [prompt.word_positions[k][-1] for prompt, _, k in words]
+    return {
+        "token_position": places,
+        "token_id": [prompt.ids[place] for (prompt, _, _), place in zip(words, places)],
+        "char_start": [row["word_starts"][k] for _, row, k in words],
+        "char_end": [row["word_ends"][k] for _, row, k in words],
+        "role": ["word"] * len(words),
+        "word": [k for _, _, k in words],
+    }
+
+
+def _ids_digest(prompts: Sequence[PromptTokens]) -> str:
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        digest.update(repr(prompt.ids).encode())
+    return digest.hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from interpflow.activations.store import Activations, read_activations
+from interpflow.activations.store import ActivationStore, open_store
 from interpflow.config.counting import CountingMediation
 from interpflow.config.identity import derived_seed
 from interpflow.stats.control_tasks import draw_half_sets, running_counts
@@ -48,8 +48,8 @@ def run_probes(
     The layer is chosen on the exploration splits and measured on the confirmation split, against
     `probe_controls` random word sets. None with fewer base lists than twice the folds in a part.
     """
-    activations = read_activations(activations_path)
-    if not activations.sites:
+    activations = open_store(activations_path)
+    if not activations.n_tokens:
         return [], None
     examples = {row["example_id"]: row for row in read_rows(examples_path, "counting_examples")}
     task = probe_task(activations, examples, settings.probe_controls, seed)
@@ -92,7 +92,7 @@ def run_probes(
 
 
 def probe_task(
-    activations: Activations,
+    activations: ActivationStore,
     examples: Mapping[str, Mapping[str, Any]],
     n_controls: int,
     seed: int,
