@@ -236,9 +236,11 @@ def test_sites_have_names() -> None:
     model = tiny_model("llama")
     sites = all_sites(model, ["embed", "resid_pre", "head_out"], [0, 2])
     assert len(sites) == 1 + 2 + 8
+    assert len(all_sites(tiny_model("llama_grouped"), ["q", "k", "v", "pattern"])) == 3 * 12
+    sites += (Site("pattern", 1), Site("q", 0, 3), Site("mlp_act", 2), Site("head_out", 1))
     assert all(Site.parse(str(site)) == site for site in sites)
     assert str(Site("head_out", 1, 3)) == "head_out.L1.H3"
-    for wrong in ("resid_pre", "embed.L1", "nonsense.L1", "attn_out.L0.H1", "head_out.L1", ""):
+    for wrong in ("resid_pre", "embed.L1", "nonsense.L1", "attn_out.L0.H1", "mlp_act.L0.H1", ""):
         with pytest.raises(UserError):
             Site.parse(wrong)
 

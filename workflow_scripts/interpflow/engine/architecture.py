@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interpflow.engine.sites import Site
+from interpflow.engine.sites import COMPONENTS, Site
 from interpflow.errors import UserError
 
 BLOCK_PATHS = (
@@ -37,6 +37,9 @@ ATTENTION_POST_NORM_NAMES = ("post_attention_layernorm", "post_self_attn_layerno
 MLP_NAMES = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "fc2")
 MLP_PROJECTION_NAMES = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "w2")
 MLP_POST_NORM_NAMES = ("post_feedforward_layernorm", "post_mlp_layernorm")
+
+# What a block multiplies by its residual multiplier before it is added to the stream.
+SCALED_COMPONENTS = ("attn_out", "resid_mid", "mlp_out")
 
 
 def find_architecture(module: PreTrainedModel) -> Architecture:
@@ -177,6 +180,7 @@ class Architecture:
     parallel: bool = False
     block_returns_tuple: bool = False
     takes_position_ids: bool = True
+    residual_multiplier: float = 1.0
     refused: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -188,24 +192,34 @@ class Architecture:
         """Where token ids go."""
         return self.embedding.weight.device  # type: ignore[return-value]
 
-    def hook_place(self, site: Site) -> tuple[nn.Module, bool]:
-        """The module whose input (True) or output (False) is the site's state.
-
-        `resid_mid` has none. Raises UserError when the component was not proven for this model.
-        """
+    def require(self, site: Site) -> None:
+        """Raise UserError when the site's component was not proven for this model."""
         reason = self.refused.get(site.component)
         if reason is not None:
             raise UserError(
                 f"{site} cannot be used on a {self.family} model: {reason}",
                 where=self.blocks[site.layer].name,
-                remedy="use residual-stream sites (embed, resid_pre, resid_post)",
+                remedy=f"use {', '.join(c for c in COMPONENTS if c not in self.refused)}",
             )
+
+    def multiplier(self, site: Site) -> float:
+        """What the hooked module's state is multiplied by to give the site's."""
+        return self.residual_multiplier if site.component in SCALED_COMPONENTS else 1.0
+
+    def hook_place(self, site: Site) -> tuple[nn.Module, bool]:
+        """The module whose input (True) or output (False) is the site's state.
+
+        `resid_mid` and what is inside attention have none. Raises UserError when the component was
+        not proven for this model.
+        """
+        self.require(site)
         parts = self.blocks[site.layer]
         module, is_input = {
             "embed": (parts.block, True),
             "resid_pre": (parts.block, True),
             "head_out": (parts.attention_projection, True),
             "attn_out": (parts.attention_outputs[0] if parts.attention_outputs else None, False),
+            "mlp_act": (parts.mlp_projection, True),
             "mlp_out": (parts.mlp_outputs[0] if parts.mlp_outputs else None, False),
             "resid_post": (parts.block, False),
         }[site.component]

@@ -21,9 +21,9 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from interpflow.engine.architecture import Architecture
+from interpflow.engine.sites import ATTENTION_COMPONENTS as ATTENTION_COMPONENTS
 
 IMPLEMENTATION = "interpflow"
-ATTENTION_COMPONENTS = ("q", "k", "v", "pattern")
 # What a model may pass along that does not change attention over unpadded prompts.
 _WITHOUT_EFFECT = frozenset(
     (
@@ -70,7 +70,10 @@ class AttentionPass:
     (the first place's position is the number of their positions). watched: (component, layer)
     pairs for which `watch(component, layer, state)` is called; what it returns, unless None,
     replaces the state. States are [batch, position, head, d] for q, k, v and
-    [batch, position, head, key position] for pattern.
+    [batch, position, head, key position] for pattern; those of k and v begin with the positions of
+    the model's own cache, if it uses one.
+    pattern_rows: layer -> places [batch, n] of the queries whose pattern `watch` is shown, only to
+    be read: the pattern itself need not be computed then.
     keep: layers whose own keys and values are kept in `kept`. keys_only: layers at which the pass
     ends (StopForward) as soon as keys and values are known.
     """
@@ -79,6 +82,7 @@ class AttentionPass:
     segments: dict[int, Sequence[Segment]] = field(default_factory=dict)
     watched: frozenset[tuple[str, int]] = frozenset()
     watch: Watch | None = None
+    pattern_rows: dict[int, Tensor] = field(default_factory=dict)
     keep: frozenset[int] = frozenset()
     keys_only: frozenset[int] = frozenset()
     kept: dict[int, Segment] = field(default_factory=dict)
@@ -154,33 +158,81 @@ def attend(
     if layer in run.keys_only:
         raise StopForward
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    segments = [s for s in run.segments.get(layer, ()) if s.n_positions > 0]
-    first, n_own = sum(s.n_positions for s in segments), query.shape[2]
+    before = [s for s in run.segments.get(layer, ()) if s.n_positions > 0]
+    segments, n_own = [*before, Segment(key, value)], query.shape[2]
+    # The model's own cache puts the keys of earlier positions in front of the own ones.
+    first = sum(s.n_positions for s in segments) - n_own
+    places = run.pattern_rows.get(layer)
+    if places is not None and run.watch is not None:
+        at = places.to(query.device)
+        chosen = query.gather(
+            2, at[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3])
+        )
+        visible = _visible(first, n_own, sliding_window, query.device)[at][:, None]
+        rows = _pattern(chosen, segments, scale, softcap, s_aux, visible)
+        run.watch("pattern", layer, rows.to(value.dtype).transpose(1, 2))
     wide = sliding_window is None or first + n_own <= sliding_window
     watched = ("pattern", layer) in run.watched
-    if not segments and wide and not watched and softcap is None and s_aux is None:
+    if first <= n_own and softcap is None and s_aux is None and not watched:
+        # Few earlier keys: copying them to every row costs less than two products and a sum.
+        keys, values = _per_row(before, key, value)
+        shown = _visible(first, n_own, sliding_window, query.device) if first or not wide else None
         out = functional.scaled_dot_product_attention(
-            query, key, value, is_causal=n_own > 1, scale=scale,
-            enable_gqa=key.shape[1] != query.shape[1],
+            query, keys, values, attn_mask=shown, is_causal=shown is None and n_own > 1,
+            scale=scale, enable_gqa=key.shape[1] != query.shape[1],
         )  # fmt: skip
         return out.transpose(1, 2), None
-    segments.append(Segment(key, value))
-    scores = _scores(query, segments, scale)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    if n_own > 1 or not wide:
-        visible = _visible(first, n_own, sliding_window, scores.device)
-        scores = scores.masked_fill(~visible, float("-inf"))
-    if s_aux is None:
-        pattern = scores.softmax(dim=-1)
-    else:
-        # A sink takes probability without a key of its own.
-        sinks = s_aux.to(scores).reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
-        pattern = torch.cat([scores, sinks], dim=-1).softmax(dim=-1)[..., :-1]
-    pattern = pattern.to(value.dtype)
+    hides = n_own > 1 or not wide
+    visible = _visible(first, n_own, sliding_window, query.device) if hides else None
+    pattern = _pattern(query, segments, scale, softcap, s_aux, visible).to(value.dtype)
     if watched:
         pattern = _seen(run, "pattern", layer, pattern)
     return _mixed(pattern, segments).transpose(1, 2), None
+
+
+def _per_row(segments: Sequence[Segment], key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values [batch, kv_heads, position, d] of all segments and of the rows' own."""
+    if not segments:
+        return key, value
+    found = []
+    for own, earlier in (
+        (key, [segment.keys for segment in segments]),
+        (value, [segment.values for segment in segments]),
+    ):
+        batch, heads, n_own, width = own.shape
+        n_keys = sum(part.shape[2] for part in earlier) + n_own
+        # Positions outside heads, as the projections leave them: what is copied lies together.
+        whole = own.new_empty(batch, n_keys, heads, width).transpose(1, 2)
+        start = 0
+        for part in earlier:
+            stop = start + part.shape[2]
+            rows = whole.unflatten(0, (batch // part.shape[0], part.shape[0]))
+            rows[:, :, :, start:stop] = part
+            start = stop
+        whole[:, :, start:] = own
+        found.append(whole)
+    return found[0], found[1]
+
+
+def _pattern(
+    query: Tensor,
+    segments: Sequence[Segment],
+    scale: float,
+    softcap: float | None,
+    s_aux: Tensor | None,
+    visible: Tensor | None,
+) -> Tensor:
+    """Attention weights [batch, head, position, key] of queries [batch, head, position, d]."""
+    scores = _scores(query, segments, scale)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if visible is not None:
+        scores = scores.masked_fill(~visible, float("-inf"))
+    if s_aux is None:
+        return scores.softmax(dim=-1)
+    # A sink takes probability without a key of its own.
+    sinks = s_aux.to(scores).reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+    return torch.cat([scores, sinks], dim=-1).softmax(dim=-1)[..., :-1]
 
 
 def _seen(run: AttentionPass, component: str, layer: int, state: Tensor) -> Tensor:

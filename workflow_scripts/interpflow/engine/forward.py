@@ -18,7 +18,9 @@ from transformers.cache_utils import DynamicLayer
 
 from interpflow.engine import hooks
 from interpflow.engine.architecture import Architecture
-from interpflow.engine.recorder import Edit, Recorder
+from interpflow.engine.attention import AttentionPass, attention_configs, attention_modules
+from interpflow.engine.recorder import AnyEdit, Recorder
+from interpflow.engine.recorder import Edit as Edit
 from interpflow.engine.sites import COMPONENTS, Site
 
 KeysValues = tuple[tuple[Tensor, Tensor], ...]
@@ -29,8 +31,9 @@ def run_forward(
     architecture: Architecture,
     input_ids: Tensor,
     *,
-    edits: Sequence[Edit] = (),
+    edits: Sequence[AnyEdit] = (),
     capture: Sequence[Site] = (),
+    captured_places: Tensor | None = None,
     logits_at: Tensor | None = None,
     resume: Resume | None = None,
     keep_keys_values: bool = False,
@@ -40,14 +43,19 @@ def run_forward(
 
     input_ids may be padded on the right: no mask hides the padding, because under a causal mask no
     real token sees it, while a padded token that may see nothing at all would turn into NaN.
+    edits act in the order in which a forward reaches their components, and in the given order
+    within one component. captured_places: int64 [batch, n], the places whose states are kept (all
+    if None); of patterns, only those query rows are then computed beside the model's attention.
     logits_at: int64 [batch], the place of each row whose logits are computed (all places if None).
     resume: start at a block, or after cached positions, instead of at the beginning.
     observe: attaches further hooks, after the edits, and adds their handles to the list it gets.
+    Sites inside attention (q, k, v, pattern) are reached by running `attention.attend` in the
+    place of the model's own attention, which may change the last bits of the logits.
     Raises RuntimeError when a hook did not run exactly once, naming the site.
     """
     batch, positions = input_ids.shape
     first = 0 if resume is None else resume.first_position
-    recorder = Recorder(architecture, batch, positions)
+    recorder = Recorder(architecture, batch, positions, captured_places)
     cache = DynamicCache() if keep_keys_values else None
     with torch.no_grad(), ExitStack() as stack:
         if resume is not None:
@@ -63,6 +71,15 @@ def run_forward(
             observe(handles)
         if logits_at is not None:
             recorder.attach_logits_at(handles, logits_at)
+        watched, watch = recorder.attention_watch
+        if watch is not None:
+            attention = AttentionPass(
+                attention_modules(architecture),
+                watched=watched,
+                watch=watch,
+                pattern_rows=recorder.pattern_rows,
+            )
+            stack.enter_context(attention.active(attention_configs(module)))
         arguments: dict[str, Any] = {"use_cache": cache is not None, "past_key_values": cache}
         if architecture.takes_position_ids:
             places = torch.arange(first, first + positions, device=input_ids.device)

@@ -16,7 +16,7 @@ from interpflow.engine.architecture import Architecture, find_architecture
 from interpflow.engine.batches import TokenBatch
 from interpflow.engine.forward import Edit, ForwardResult, run_forward
 from interpflow.engine.proof import fastest_path, prove
-from interpflow.engine.sites import COMPONENTS, Site
+from interpflow.engine.sites import COMPONENTS, Site, n_heads_of
 from interpflow.errors import UserError
 
 if TYPE_CHECKING:
@@ -227,11 +227,12 @@ class Model:
                 where=self.architecture.family,
                 remedy=f"use {', '.join(self.available_components)}",
             )
-        if site.layer >= self.n_layers or (site.head or 0) >= self.n_heads:
+        heads = n_heads_of(self, site.component)
+        if site.layer >= self.n_layers or (site.head or 0) >= heads:
             raise UserError(
                 f"there is no site {site}",
                 where=self.architecture.family,
-                remedy=f"this model has {self.n_layers} layers of {self.n_heads} heads",
+                remedy=f"this model has {self.n_layers} layers of {heads} heads",
             )
 
     def _forward(

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from interpflow.engine import hooks
 from interpflow.engine.architecture import Architecture, BlockParts
 from interpflow.engine.forward import Edit, Resume, run_forward
-from interpflow.engine.sites import Site
+from interpflow.engine.sites import ATTENTION_COMPONENTS, Site
 from interpflow.errors import UserError
 
 PROBE_ROWS, PROBE_POSITIONS = 2, 7
@@ -41,7 +41,9 @@ def prove(module: PreTrainedModel, architecture: Architecture) -> Architecture:
     architecture = _prove_unembedding(architecture, seen)
     architecture = _prove_contributions(module, architecture, seen)
     architecture = _prove_heads(module, architecture, seen)
-    return _prove_middle(module, architecture, seen)
+    architecture = _prove_middle(module, architecture, seen)
+    reason = "these sites are not proven yet"
+    return _refuse(architecture, reason, *ATTENTION_COMPONENTS, "mlp_act")
 
 
 def fastest_path(module: PreTrainedModel, architecture: Architecture) -> str:

@@ -10,7 +10,15 @@ from typing import Protocol
 from interpflow.errors import UserError
 
 # In the order in which a forward reaches them within one block.
-COMPONENTS = ("embed", "resid_pre", "head_out", "attn_out", "resid_mid", "mlp_out", "resid_post")
+COMPONENTS = (
+    "embed", "resid_pre", "q", "k", "v", "pattern", "head_out", "attn_out", "resid_mid", "mlp_act",
+    "mlp_out", "resid_post",
+)  # fmt: skip
+# Inside attention: reached where a model calls its attention function, not by a module.
+ATTENTION_COMPONENTS = ("q", "k", "v", "pattern")
+# With one part per head; of k and v there are as many heads as keys have (grouped heads).
+HEAD_COMPONENTS = (*ATTENTION_COMPONENTS, "head_out")
+KEY_VALUE_COMPONENTS = ("k", "v")
 
 _SITE_NAME = re.compile(r"^(?P<component>[a-z_]+)(?:\.L(?P<layer>\d+))?(?:\.H(?P<head>\d+))?$")
 
@@ -22,33 +30,49 @@ class _Sized(Protocol):
     @property
     def n_heads(self) -> int: ...
 
+    @property
+    def n_kv_heads(self) -> int: ...
+
 
 def all_sites(
     model: _Sized, components: Sequence[str], layers: Sequence[int] | None = None
 ) -> tuple[Site, ...]:
     """Every site of the named components, layer by layer (all layers unless named).
 
-    `embed` gives one site; `head_out` gives one per head.
+    `embed` gives one site; components with heads give one per head.
     """
     chosen = range(model.n_layers) if layers is None else layers
     sites: list[Site] = []
     for component in components:
         if component == "embed":
             sites.append(Site("embed"))
-        elif component == "head_out":
-            sites += [Site(component, i, head) for i in chosen for head in range(model.n_heads)]
+        elif component in HEAD_COMPONENTS:
+            heads = range(n_heads_of(model, component))
+            sites += [Site(component, layer, head) for layer in chosen for head in heads]
         else:
-            sites += [Site(component, i) for i in chosen]
+            sites += [Site(component, layer) for layer in chosen]
     return tuple(sites)
+
+
+def n_heads_of(model: _Sized, component: str) -> int:
+    """Number of heads of a component with heads."""
+    return model.n_kv_heads if component in KEY_VALUE_COMPONENTS else model.n_heads
 
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One place in a decoder; its state has shape [batch, position, d].
+    """One place in a decoder; its state has shape [batch, position, d]. Layers and heads count
+    from 0.
 
-    d is the width of the residual stream, or the head's width for `head_out` (the head's input
-    to the attention output projection). `embed` is the input of block 0, the same as
-    `resid_pre` of layer 0. Layers and heads count from 0.
+    d is the width of the residual stream for `embed` (the input of block 0, the same as
+    `resid_pre` of layer 0), `resid_pre`, `attn_out`, `resid_mid`, `mlp_out` and `resid_post`;
+    `attn_out` and `mlp_out` are what is added to the stream, norms and multipliers included.
+    `mlp_act`: the neurons, what the MLP's last projection reads; d is their number.
+    `q`, `k`, `v`: as attention multiplies them, so q and k after rotation and normalisation; d is
+    the width of a head. `head_out`: what a head hands to the output projection.
+    `pattern`: attention weights of each query position; d is the number of key positions.
+    These five have a head (of k and v, a head of keys), or None for all heads together: d is then
+    heads x width of a head, and the state of `pattern` is [batch, position, head, key position].
     """
 
     component: str
@@ -62,11 +86,11 @@ class Site:
                 where="site",
                 remedy=f"use one of {', '.join(COMPONENTS)}",
             )
-        if (self.component == "head_out") != (self.head is not None):
+        if self.head is not None and (self.head < 0 or self.component not in HEAD_COMPONENTS):
             raise UserError(
-                f"{self.component} takes {'a' if self.component == 'head_out' else 'no'} head",
+                f"{self.component} has no head {self.head}",
                 where="site",
-                remedy="name a head for head_out and for nothing else",
+                remedy=f"name a head from 0 on, and only for {', '.join(HEAD_COMPONENTS)}",
             )
         if self.layer < 0 or (self.component == "embed" and self.layer != 0):
             raise UserError(f"{self.component} has no layer {self.layer}", where="site")
