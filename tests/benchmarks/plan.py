@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OURS = ("interpflow",)
+LIBRARIES = ("TransformerLens", "nnsight", "pyvene")
+# All but the oracle, which runs every site whole.
+SWEEPS = ("interpflow", "plain hooks", "hooks, last logits", *LIBRARIES, "linears")
+FEW = ("interpflow", "plain hooks", "pyvene", "linears")
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,14 @@ RESIDUAL = Section(
     "The clean run's residual is put into the corrupted run at every layer and position of 8 pairs "
     "of 32 tokens; the metric is a logit difference at the last position.",
     (
-        Run("residual-gpt2", "residual_sweep", "gpt2", "GPT-2 shape, unrelated pairs"),
+        Run("residual-gpt2", "residual_sweep", "gpt2", "GPT-2 shape, unrelated pairs", only=SWEEPS),
         Run(
             "residual-gpt2-pre",
             "residual_sweep",
             "gpt2",
             "GPT-2 shape, unrelated pairs, before the block (`resid_pre`)",
             {"component": "resid_pre"},
-            ("interpflow", "plain hooks", "linears"),
+            FEW,
         ),
         Run(
             "residual-gpt2-shared",
@@ -50,6 +54,7 @@ RESIDUAL = Section(
             "gpt2",
             "GPT-2 shape, the first 20 tokens shared within each pair",
             {"shared": 20},
+            SWEEPS,
         ),
         Run(
             "residual-gpt2-common",
@@ -57,9 +62,11 @@ RESIDUAL = Section(
             "gpt2",
             "GPT-2 shape, the first 20 tokens the same in all pairs",
             {"shared": 20, "common": True},
-            ("interpflow", "plain hooks", "pyvene", "linears"),
+            FEW,
         ),
-        Run("residual-llama", "residual_sweep", "llama", "Llama shape, unrelated pairs"),
+        Run(
+            "residual-llama", "residual_sweep", "llama", "Llama shape, unrelated pairs", only=SWEEPS
+        ),
         Run("residual-tiny", "residual_sweep", "tiny", "tiny shape, unrelated pairs"),
     ),
 )
@@ -67,8 +74,8 @@ HEADS = Section(
     "Head sweep",
     "Every head's output at the last position, in every layer, 8 pairs of 32 tokens.",
     (
-        Run("heads-gpt2", "head_sweep", "gpt2", "GPT-2 shape"),
-        Run("heads-llama", "head_sweep", "llama", "Llama shape"),
+        Run("heads-gpt2", "head_sweep", "gpt2", "GPT-2 shape", only=SWEEPS),
+        Run("heads-llama", "head_sweep", "llama", "Llama shape", only=SWEEPS),
         Run("heads-tiny", "head_sweep", "tiny", "tiny shape"),
     ),
 )
@@ -108,7 +115,7 @@ SCORING = Section(
             "scoring",
             "tiny",
             "tiny shape, six-token answers after a shared prefix of 600 tokens",
-            {"answer_tokens": 6, "shared": 600, "n_prompts": 24, "batch": 16},
+            {"answer_tokens": 6, "shared": 600, "n_prompts": 16, "batch": 8},
         ),
     ),
 )
@@ -148,6 +155,8 @@ MEMORY = Section(
     "prompts",
 )
 SECTIONS = (RESIDUAL, HEADS, DUMP, SCORING, PAIRS, LAYERS, MEMORY)
+# 27 GB of float32 weights in each of these processes at once.
+ON_7B = ("interpflow", "plain hooks", "nnsight", "linears")
 # The same works where a GPU can be had: `run --gpu`, in both types.
 GPU_SECTIONS = (
     Section(
@@ -155,13 +164,22 @@ GPU_SECTIONS = (
         RESIDUAL.text,
         (
             *RESIDUAL.runs,
-            Run("residual-7b", "residual_sweep", "7b", "Llama of 7B parameters, unrelated pairs"),
+            Run(
+                "residual-7b",
+                "residual_sweep",
+                "7b",
+                "Llama of 7B parameters, unrelated pairs",
+                only=ON_7B,
+            ),
         ),
     ),
     Section(
         "Head sweep",
         HEADS.text,
-        (*HEADS.runs, Run("heads-7b", "head_sweep", "7b", "Llama of 7B parameters")),
+        (
+            *HEADS.runs,
+            Run("heads-7b", "head_sweep", "7b", "Llama of 7B parameters", only=ON_7B),
+        ),
     ),
     DUMP,
     Section("Answer scoring", SCORING.text, SCORING.runs[:2]),

@@ -16,8 +16,9 @@ from tests.benchmarks.works import SweepWork
 METRIC = "logit_diff"
 
 
-def sweep(work: SweepWork, place: Place) -> Job:
-    """One call of `interpflow.engine.sweep`, everything it does by default included."""
+def sweep(work: SweepWork, place: Place, *, oracle: bool = False) -> Job:
+    """One call of `interpflow.engine.sweep`, everything it does by default included; with `oracle`
+    every site by a whole forward of its own."""
     model = load_engine(work, place)
     positions = "answer" if work.component == "head_out" else "all"
     pairs = work.pairs()
@@ -31,6 +32,7 @@ def sweep(work: SweepWork, place: Place) -> Job:
             positions=positions,
             direction="denoise",
             metrics=(METRIC,),
+            oracle=oracle,
         )
 
     def values() -> np.ndarray:

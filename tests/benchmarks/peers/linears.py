@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.benchmarks.clock import cpu_seconds
+from tests.benchmarks.clock import timed
 from tests.benchmarks.job import Job, Part, Place
 from tests.benchmarks.shapes import Shape
 from tests.benchmarks.works import LinearWork, SweepWork
@@ -32,20 +32,19 @@ def linears(work: LinearWork, place: Place) -> Job:
         for outside, inside in shapes
     ]
     once = sum(2 * work.rows * outside * inside for outside, inside in shapes)
-    repeats = max(1, round(work.tera_flops * 1e12 / once))
+    # A GPU would be done with so few before it is warm.
+    factor = 100 if place.device == "cuda" else 1
+    repeats = max(1, round(factor * work.tera_flops * 1e12 / once))
     rates: dict[str, list[float]] = {}
     gaps: dict[str, float] = {}
+    synchronize = torch.cuda.synchronize if place.device == "cuda" else None
 
-    def run(name: str, linear: Linear) -> Callable[[], None]:
+    def run(linear: Linear) -> Callable[[], None]:
         def every() -> None:
             with torch.inference_mode():
-                start = cpu_seconds()
                 for _ in range(repeats):
                     for x, weight, bias in inputs:
                         linear(x, weight, bias)
-                if place.device == "cuda":
-                    torch.cuda.synchronize()
-                rates.setdefault(name, []).append(once * repeats / (cpu_seconds() - start) / 1e9)
 
         return every
 
@@ -63,7 +62,16 @@ def linears(work: LinearWork, place: Place) -> Job:
             "rows": work.rows,
         }
 
-    parts = [Part(name, run(name, linear)) for name, linear in ways.items()]
+    def measured(name: str, linear: Linear) -> Callable[[], None]:
+        clock = "wall_s" if synchronize else "cpu_s"
+
+        def once_more() -> None:
+            spent = timed(run(linear), synchronize)[clock]
+            rates.setdefault(name, []).append(once * repeats / spent / 1e9)
+
+        return once_more
+
+    parts = [Part(name, measured(name, linear)) for name, linear in ways.items()]
     return Job(parts, lambda: np.zeros(0), facts=facts)
 
 

@@ -9,11 +9,12 @@ from tests.benchmarks.job import Job, Place
 from tests.benchmarks.works import DumpWork, LinearWork, ScoringWork, SweepWork, Work
 
 # Sites that a loop of whole forwards runs of a sweep; its time is scaled to all of them.
-SAMPLED_SITES = 16
+SAMPLED_SITES = 12
 
 SWEEPS: dict[str, tuple[str, dict]] = {
     "interpflow": ("interpflow_engine:sweep", {}),
-    "plain hooks": ("plain_hooks:sweep", {"n_sites": 24}),
+    "interpflow, oracle": ("interpflow_engine:sweep", {"oracle": True}),
+    "plain hooks": ("plain_hooks:sweep", {"n_sites": 16}),
     "hooks, last logits": ("plain_hooks:sweep", {"n_sites": SAMPLED_SITES, "last_only": True}),
     "TransformerLens": ("transformer_lens_bridge:sweep", {"n_sites": SAMPLED_SITES}),
     "nnsight": ("nnsight_traces:sweep", {"n_sites": SAMPLED_SITES}),
