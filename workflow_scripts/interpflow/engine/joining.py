@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from interpflow.engine.blocks import Blocks
-from interpflow.engine.prompt_states import KEY_VALUE_COMPONENTS, PromptStates
+from interpflow.engine.prompt_states import PromptStates
 from interpflow.engine.recorder import Edit
-from interpflow.engine.sites import Site
+from interpflow.engine.sites import KEY_VALUE_COMPONENTS, Site
 from interpflow.engine.sweep_plan import Row
 
 

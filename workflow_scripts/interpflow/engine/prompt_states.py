@@ -14,10 +14,7 @@ from torch import Tensor
 
 from interpflow.engine.attention import Segment
 from interpflow.engine.blocks import Blocks
-from interpflow.engine.sites import Site
-
-# Patched keys or values change what later positions read within the same block.
-KEY_VALUE_COMPONENTS = ("k", "v")
+from interpflow.engine.sites import KEY_VALUE_COMPONENTS, Site
 
 
 def shared_length(prompts: Sequence[Sequence[int]]) -> int:

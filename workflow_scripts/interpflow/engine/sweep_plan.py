@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interpflow.engine.sites import Site
+from interpflow.engine.sites import KEY_VALUE_COMPONENTS, Site
 from interpflow.errors import UserError
 
 Groups = Sequence[Sequence[Sequence[int] | None]]
@@ -97,15 +97,16 @@ def live_positions(
     """The positions where a patch at the canonical `site` can change the last position's logits.
 
     Left out: positions before the first differing token (base and donor states are the same);
-    for the input of block 0, every position with equal tokens; within or after the last block,
-    every position but the last (nothing moves between positions any more).
+    for the input of block 0 and what it computes of each position alone, every position with equal
+    tokens; within or after the last block, save for its keys and values, every position but the
+    last (nothing moves between positions any more).
     """
     differs = np.asarray(base) != np.asarray(donor)
     first = int(differs.argmax()) if differs.any() else len(base)
     live = [p for p in positions if p >= first]
-    if site == Site("resid_pre", 0):
+    if site.layer == 0 and site.component in ("resid_pre", "q", *KEY_VALUE_COMPONENTS):
         live = [p for p in live if differs[p]]
-    if site.layer == n_layers - 1 and site.component != "resid_pre":
+    if site.layer == n_layers - 1 and site.component not in ("resid_pre", *KEY_VALUE_COMPONENTS):
         live = [p for p in live if p == len(base) - 1]
     return tuple(sorted(live))
 
