@@ -62,6 +62,20 @@ class Segment:
         return Segment(self.keys[:, :, :position], self.values[:, :, :position])
 
 
+@dataclass(frozen=True)
+class Part:
+    """Rows of equally many consecutive places that lie one after another in a packed pass
+    [1, all places of all parts]; segments as for a pass of these rows alone."""
+
+    rows: int
+    places: int
+    segments: Sequence[Segment]
+
+    @property
+    def n_packed(self) -> int:
+        return self.rows * self.places
+
+
 @dataclass
 class AttentionPass:
     """What attention does during one pass.
@@ -74,6 +88,7 @@ class AttentionPass:
     the model's own cache, if it uses one.
     pattern_rows: layer -> places [batch, n] of the queries whose pattern `watch` is shown, only to
     be read: the pattern itself need not be computed then.
+    parts: layers whose pass is packed -> its parts, in order; patterns cannot be watched there.
     keep: layers whose own keys and values are kept in `kept`. keys_only: layers at which the pass
     ends (StopForward) as soon as keys and values are known.
     """
@@ -83,6 +98,7 @@ class AttentionPass:
     watched: frozenset[tuple[str, int]] = frozenset()
     watch: Watch | None = None
     pattern_rows: dict[int, Tensor] = field(default_factory=dict)
+    parts: dict[int, Sequence[Part]] = field(default_factory=dict)
     keep: frozenset[int] = frozenset()
     keys_only: frozenset[int] = frozenset()
     kept: dict[int, Segment] = field(default_factory=dict)
@@ -158,36 +174,77 @@ def attend(
     if layer in run.keys_only:
         raise StopForward
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    how = _How(scale, sliding_window, softcap, s_aux)
+    if layer in run.parts:
+        return _packed(query, key, value, run.parts[layer], how), None
     before = [s for s in run.segments.get(layer, ()) if s.n_positions > 0]
+    _show_rows(run, layer, query, [*before, Segment(key, value)], how)
+    return _attention(run, layer, query, key, value, before, how), None
+
+
+def _packed(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], how: _How) -> Tensor:
+    """Attention within each part of a packed pass [1, heads, places of all parts, d]."""
+    outs, start = [], 0
+    for part in parts:
+        mine = (
+            state[0, :, start : start + part.n_packed]
+            .unflatten(1, (part.rows, part.places))
+            .transpose(0, 1)
+            for state in (query, key, value)
+        )
+        before = [s for s in part.segments if s.n_positions > 0]
+        outs.append(_attention(None, -1, *mine, before, how).flatten(0, 1))
+        start += part.n_packed
+    return torch.cat(outs)[None]
+
+
+def _show_rows(
+    run: AttentionPass, layer: int, query: Tensor, segments: Sequence[Segment], how: _How
+) -> None:
+    """Let the pass see the pattern of the queries that it asked for."""
+    places = run.pattern_rows.get(layer)
+    if places is None or run.watch is None:
+        return
+    at, n_own = places.to(query.device), query.shape[2]
+    first = sum(s.n_positions for s in segments) - n_own
+    chosen = query.gather(2, at[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
+    visible = _visible(first, n_own, how.window, query.device)[at][:, None]
+    rows = _pattern(chosen, segments, how, visible)
+    run.watch("pattern", layer, rows.to(segments[-1].values.dtype).transpose(1, 2))
+
+
+def _attention(
+    run: AttentionPass | None,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    before: Sequence[Segment],
+    how: _How,
+) -> Tensor:
+    """Attention [batch, position, heads, d] of queries [batch, heads, position, d]."""
     segments, n_own = [*before, Segment(key, value)], query.shape[2]
     # The model's own cache puts the keys of earlier positions in front of the own ones.
     first = sum(s.n_positions for s in segments) - n_own
-    places = run.pattern_rows.get(layer)
-    if places is not None and run.watch is not None:
-        at = places.to(query.device)
-        chosen = query.gather(
-            2, at[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3])
-        )
-        visible = _visible(first, n_own, sliding_window, query.device)[at][:, None]
-        rows = _pattern(chosen, segments, scale, softcap, s_aux, visible)
-        run.watch("pattern", layer, rows.to(value.dtype).transpose(1, 2))
-    wide = sliding_window is None or first + n_own <= sliding_window
-    watched = ("pattern", layer) in run.watched
-    if first <= n_own and softcap is None and s_aux is None and not watched:
+    wide = how.window is None or first + n_own <= how.window
+    watched = run is not None and ("pattern", layer) in run.watched
+    hides = n_own > 1 or not wide
+    if first <= n_own and how.softcap is None and how.sinks is None and not watched:
         # Few earlier keys: copying them to every row costs less than two products and a sum.
         keys, values = _per_row(before, key, value)
-        shown = _visible(first, n_own, sliding_window, query.device) if first or not wide else None
-        out = functional.scaled_dot_product_attention(
-            query, keys, values, attn_mask=shown, is_causal=shown is None and n_own > 1,
-            scale=scale, enable_gqa=key.shape[1] != query.shape[1],
-        )  # fmt: skip
-        return out.transpose(1, 2), None
-    hides = n_own > 1 or not wide
-    visible = _visible(first, n_own, sliding_window, query.device) if hides else None
-    pattern = _pattern(query, segments, scale, softcap, s_aux, visible).to(value.dtype)
-    if watched:
+        triangle = first == 0 and wide
+        shown = None
+        if hides and not triangle:
+            shown = _visible(first, n_own, how.window, query.device)
+        return functional.scaled_dot_product_attention(
+            query, keys, values, attn_mask=shown, is_causal=hides and triangle, scale=how.scale,
+            enable_gqa=key.shape[1] != query.shape[1],
+        ).transpose(1, 2)  # fmt: skip
+    visible = _visible(first, n_own, how.window, query.device) if hides else None
+    pattern = _pattern(query, segments, how, visible).to(value.dtype)
+    if run is not None and watched:
         pattern = _seen(run, "pattern", layer, pattern)
-    return _mixed(pattern, segments).transpose(1, 2), None
+    return _mixed(pattern, segments).transpose(1, 2)
 
 
 def _per_row(segments: Sequence[Segment], key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,23 +272,18 @@ def _per_row(segments: Sequence[Segment], key: Tensor, value: Tensor) -> tuple[T
 
 
 def _pattern(
-    query: Tensor,
-    segments: Sequence[Segment],
-    scale: float,
-    softcap: float | None,
-    s_aux: Tensor | None,
-    visible: Tensor | None,
+    query: Tensor, segments: Sequence[Segment], how: _How, visible: Tensor | None
 ) -> Tensor:
     """Attention weights [batch, head, position, key] of queries [batch, head, position, d]."""
-    scores = _scores(query, segments, scale)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
+    scores = _scores(query, segments, how.scale)
+    if how.softcap is not None:
+        scores = torch.tanh(scores / how.softcap) * how.softcap
     if visible is not None:
         scores = scores.masked_fill(~visible, float("-inf"))
-    if s_aux is None:
+    if how.sinks is None:
         return scores.softmax(dim=-1)
     # A sink takes probability without a key of its own.
-    sinks = s_aux.to(scores).reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+    sinks = how.sinks.to(scores).reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
     return torch.cat([scores, sinks], dim=-1).softmax(dim=-1)[..., :-1]
 
 
@@ -298,6 +350,16 @@ def _visible(first: int, places: int, window: int | None, device: torch.device) 
     keys = torch.arange(first + places, device=device)[None, :]
     visible = keys <= queries
     return visible if window is None else visible & (keys > queries - window)
+
+
+@dataclass(frozen=True)
+class _How:
+    """Scale of the products, window, softcap of the scores, sinks (one per head)."""
+
+    scale: float
+    window: int | None
+    softcap: float | None
+    sinks: Tensor | None
 
 
 _CURRENT: ContextVar[AttentionPass | None] = ContextVar("attention_pass", default=None)

@@ -21,6 +21,7 @@ from interpflow.engine import hooks
 from interpflow.engine.architecture import Architecture
 from interpflow.engine.attention import (
     AttentionPass,
+    Part,
     Segment,
     StopForward,
     attention_configs,
@@ -106,14 +107,52 @@ class Blocks:
             raise RuntimeError(f"attention of block {layer} ran {run.calls}, expected once")
         return BlockResult(output, run.kept.get(layer), recorder.finished(capture))
 
-    def keys_values(
+    def run_packed(
         self,
         layer: int,
-        states: Tensor,
-        first: int,
+        parts: Sequence[PackedPart],
         length: int,
         *,
         edits: Sequence[Edit] = (),
+        keys_only: bool = False,
+    ) -> list[Tensor] | list[Segment]:
+        """Run one block on several parts at once, whatever their rows and first positions.
+
+        Rows of edits are 0, places count over all parts. Returns each part's output [row, position,
+        d_model], or, if keys_only, each part's keys and values, and then computes nothing else.
+        """
+        packed = torch.cat([part.states.flatten(0, 1) for part in parts])[None]
+        recorder = Recorder(self.architecture, 1, packed.shape[1])
+        shapes = [Part(part.states.shape[0], part.states.shape[1], part.segments) for part in parts]
+        only = frozenset([layer] if keys_only else [])
+        with hooks.removed_afterwards() as handles:
+            for edit in edits:
+                recorder.attach_edit(handles, edit)
+            watched, watch = recorder.attention_watch
+            with self.attention(
+                parts={layer: shapes}, keep=only, keys_only=only, watched=watched, watch=watch
+            ) as run:
+                try:
+                    packed = self.call(layer, packed, _positions(parts), length)
+                except StopForward:
+                    assert keys_only
+        recorder.check_fired()
+        if run.calls != {layer: 1}:
+            raise RuntimeError(f"attention of block {layer} ran {run.calls}, expected once")
+        split = [part.n_packed for part in shapes]
+        if not keys_only:
+            outs = packed[0].split(split)
+            return [out.unflatten(0, part.states.shape[:2]) for out, part in zip(outs, parts)]
+        kept = run.kept[layer]
+        return [
+            Segment(*(state.unflatten(1, part.states.shape[:2]).transpose(0, 1) for state in both))
+            for *both, part in zip(
+                kept.keys[0].split(split, dim=1), kept.values[0].split(split, dim=1), parts
+            )
+        ]
+
+    def keys_values(
+        self, layer: int, states: Tensor, first: int, length: int, *, edits: Sequence[Edit] = ()
     ) -> Segment:
         """Keys and values of states [batch, position, d_model]; nothing after them is computed."""
         batch, places, _ = states.shape
@@ -132,27 +171,31 @@ class Blocks:
         recorder.check_fired()
         return run.kept[layer]
 
-    def call(self, layer: int, states: Tensor, first: int, length: int) -> Tensor:
-        """The bare call of a block within `attention`; see `run` for the arguments."""
-        args, kwargs = self._at(layer, length, first, first + states.shape[1])
+    def call(self, layer: int, states: Tensor, first: int | Tensor, length: int) -> Tensor:
+        """The bare call of a block within `attention`; see `run` for the arguments. `first` may be
+        the position of every place, int64 [place]."""
+        args, kwargs = self._at(layer, length, first, states.shape[1])
         if args:
             output = self.architecture.blocks[layer].block(states, *args[1:], **kwargs)
         else:
             output = self.architecture.blocks[layer].block(**{**kwargs, "hidden_states": states})
         return hooks.state_of_output(output)
 
-    def _at(self, layer: int, length: int, first: int, stop: int) -> tuple[tuple, dict[str, Any]]:
-        """The block's arguments for the positions first .. stop - 1 of a prompt."""
+    def _at(
+        self, layer: int, length: int, first: int | Tensor, n_places: int
+    ) -> tuple[tuple, dict[str, Any]]:
+        """The block's arguments for some positions of a prompt."""
         if length not in self._arguments:
             while len(self._arguments) >= KEPT_LENGTHS:
                 self._arguments.pop(next(iter(self._arguments)))
             self._arguments[length] = self._record(length)
         args, kwargs = self._arguments[length][layer]
-        if first == 0 and stop == length:
+        if isinstance(first, int) and first == 0 and n_places == length:
             return args, kwargs
+        chosen = slice(first, first + n_places) if isinstance(first, int) else first
         return (
-            tuple(_sliced(value, length, first, stop) for value in args),
-            {name: _sliced(value, length, first, stop) for name, value in kwargs.items()},
+            tuple(_at_positions(value, length, chosen) for value in args),
+            {name: _at_positions(value, length, chosen) for name, value in kwargs.items()},
         )
 
     def _record(self, length: int) -> list[tuple[tuple, dict[str, Any]]]:
@@ -202,16 +245,38 @@ class Blocks:
         raise RuntimeError("the model's loop did not reach its last block")
 
 
-def _sliced(value: Any, length: int, first: int, stop: int) -> Any:
+def _at_positions(value: Any, length: int, chosen: slice | Tensor) -> Any:
     """An argument of a block restricted to some positions; anything else is passed on."""
     if isinstance(value, tuple):
-        return tuple(_sliced(part, length, first, stop) for part in value)
+        return tuple(_at_positions(part, length, chosen) for part in value)
     if not isinstance(value, Tensor):
         return value
     axis = {1: 0, 2: 1, 3: 1, 4: 2}.get(value.ndim)
     if axis is None or value.shape[axis] != length:
         return value
-    return value.narrow(axis, first, stop - first)
+    if isinstance(chosen, slice):
+        return value.narrow(axis, chosen.start, chosen.stop - chosen.start)
+    return value.index_select(axis, chosen.to(value.device))
+
+
+def _positions(parts: Sequence[PackedPart]) -> Tensor:
+    """Position of every packed place, int64 [place]."""
+    device = parts[0].states.device
+    found = []
+    for part in parts:
+        rows, places, _ = part.states.shape
+        positions = torch.arange(part.first, part.first + places, device=device)
+        found.append(positions.expand(rows, places).reshape(-1))
+    return torch.cat(found)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedPart:
+    """Rows [row, position, d_model] that begin at one position, and what comes before them."""
+
+    states: Tensor
+    first: int
+    segments: Sequence[Segment]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from interpflow.engine.blocks import Blocks
 from interpflow.engine.donors import aligned_values, donor_values
-from interpflow.engine.joining import plan_passes, run_pass
+from interpflow.engine.joining import packs, plan_passes, run_pack
 from interpflow.engine.prompt_states import PromptStates, joined, run_prompts, shared_length
 from interpflow.engine.sites import Site
 from interpflow.engine.sweep_collect import Collected, measured_residuals
@@ -52,14 +53,15 @@ def run_joined_rows(
         values = {site: (states, 0) for site, states in drawn.items()}
     local = {pair: i for i, pair in enumerate(pairs)}
     most = min(setting.batch_tokens, PASS_SCORES // (setting.model.n_heads * length))
-    for plan in plan_passes(rows, n_layers, most, length):
-        residuals, n_block_tokens = run_pass(blocks, plan, base, values, local)
-        mine = list(plan.rows())
+    for plans in packs(plan_passes(rows, n_layers, most, length), length, most):
+        residuals, n_block_tokens = run_pack(blocks, plans, base, values, local)
+        mine = [row for plan in plans for row in plan.rows()]
         found = measured_residuals(
-            setting.model, setting.metric, residuals, [row.pair for row in mine]
+            setting.model, setting.metric, torch.cat(residuals), [row.pair for row in mine]
         )
         out.add_rows(found, mine)
-        out.count(1, len(mine) * (length - plan.first), n_block_tokens)
+        n_tokens = sum(len(p.entries) * len(p.pairs) * (length - p.first) for p in plans)
+        out.count(1, n_tokens, n_block_tokens)
         progress(len(mine))
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interpflow.engine.blocks import Blocks
+from interpflow.engine.attention import Segment
+from interpflow.engine.blocks import Blocks, PackedPart
 from interpflow.engine.prompt_states import PromptStates
 from interpflow.engine.recorder import Edit
 from interpflow.engine.sites import KEY_VALUE_COMPONENTS, Site
@@ -53,29 +54,97 @@ def plan_passes(rows: Sequence[Row], n_layers: int, max_tokens: int, length: int
     return passes
 
 
-def run_pass(
+def packs(passes: Sequence[Pass], length: int, max_tokens: int) -> Iterator[list[Pass]]:
+    """Passes that run together, at most about `max_tokens` token places at once."""
+    pack: list[Pass] = []
+    n_tokens = 0
+    for plan in passes:
+        size = len(plan.entries) * len(plan.pairs) * (length - plan.first)
+        if pack and n_tokens + size > max_tokens:
+            yield pack
+            pack, n_tokens = [], 0
+        pack.append(plan)
+        n_tokens += size
+    if pack:
+        yield pack
+
+
+def run_pack(
     blocks: Blocks,
-    plan: Pass,
+    plans: Sequence[Pass],
     base: PromptStates,
     values: dict[Site, tuple[Tensor, int]],
     local: dict[int, int],
-) -> tuple[Tensor, int]:
-    """Residuals after the last block at the last position, [entry x pair, d_model], and the
-    number of block-token places run.
+) -> tuple[list[Tensor], int]:
+    """Per pass the residuals after the last block at the last position, [entry x pair, d_model];
+    and the number of block-token places run.
 
     values: per site what is written, [pair, position, ...], and the position of its place 0.
     local: number of each pair within the chunk.
     """
-    run = _Running(blocks, plan, base, values, local)
     n_layers = blocks.n_layers
-    joins = [_join_layer(entry.place, n_layers) for entry in plan.entries]
-    state: Tensor | None = None
-    for layer in range(min(joins), n_layers):
-        state = run.with_joined(state, [e for e, j in zip(plan.entries, joins) if j == layer])
-        state = run.block(layer, state)
-    return run.with_joined(state, [e for e, j in zip(plan.entries, joins) if j == n_layers])[
-        :, -1
-    ], run.n_block_tokens
+    running = [_Running(blocks, plan, base, values, local) for plan in plans]
+    for layer in range(min(run.joins[0] for run in running), n_layers):
+        for run in running:
+            run.join(layer)
+        live = [run for run in running if run.state is not None]
+        if layer < n_layers - 1:
+            _run_block(blocks, layer, live, base.length)
+        else:
+            _run_last_block(blocks, live, base.length)
+    for run in running:
+        run.join(n_layers)
+    found = [run.state[:, -1] for run in running if run.state is not None]
+    return found, sum(run.n_block_tokens for run in running)
+
+
+def _run_block(blocks: Blocks, layer: int, live: Sequence[_Running], length: int) -> None:
+    parts = [run.part(layer) for run in live]
+    edits = _packed_edits(layer, live, [part.states.shape[1] for part in parts])
+    for run, state in zip(live, blocks.run_packed(layer, parts, length, edits=edits)):
+        assert isinstance(state, Tensor)
+        run.state = state
+
+
+def _run_last_block(blocks: Blocks, live: Sequence[_Running], length: int) -> None:
+    """Keys and values of all positions but the last; then the last one alone."""
+    layer = blocks.n_layers - 1
+    longer = [run for run in live if run.places > 1]
+    own: dict[int, Segment] = {}
+    if longer:
+        parts = [run.part(layer, slice(None, -1)) for run in longer]
+        widths = [run.places - 1 for run in longer]
+        edits = _packed_edits(layer, longer, widths)
+        kept = blocks.run_packed(layer, parts, length, edits=edits, keys_only=True)
+        own = {id(run): found for run, found in zip(longer, kept) if isinstance(found, Segment)}
+    finals = []
+    for run in live:
+        part = run.part(layer, slice(-1, None))
+        mine = [own[id(run)]] if id(run) in own else []
+        finals.append(PackedPart(part.states, length - 1, [*part.segments, *mine]))
+    edits = _packed_edits(layer, live, [1] * len(live), last=True)
+    for run, state in zip(live, blocks.run_packed(layer, finals, length, edits=edits)):
+        assert isinstance(state, Tensor)
+        run.state = state
+
+
+def _packed_edits(
+    layer: int, live: Sequence[_Running], widths: Sequence[int], *, last: bool = False
+) -> list[Edit]:
+    """Edits of keys and values at the first `width` places of each pass (at the last place, if
+    `last`), addressed in the packed row."""
+    edits: list[Edit] = []
+    start = 0
+    for run, width in zip(live, widths):
+        assert run.state is not None
+        for edit in run.key_value_edits(layer):
+            places = edit.places - (run.places - 1 if last else 0)
+            kept = (places >= 0) & (places < width)
+            if bool(kept.any()):
+                packed = start + edit.rows[kept] * width + places[kept]
+                edits.append(Edit(edit.site, torch.zeros_like(packed), packed, edit.values[kept]))
+        start += run.state.shape[0] * width
+    return edits
 
 
 def _join_layer(place: Site, n_layers: int) -> int:
@@ -128,14 +197,23 @@ class _Running:
         everyone = chosen == list(range(len(base.last)))
         self.which = None if everyone else torch.tensor(chosen, device=self.device)
         self.n_block_tokens = 0
+        self.joins = [_join_layer(entry.place, blocks.n_layers) for entry in plan.entries]
+        self.state: Tensor | None = None
         self.keyed: list[tuple[Entry, int]] = []
 
-    def with_joined(self, state: Tensor | None, entries: Sequence[Entry]) -> Tensor:
-        """The live rows with those that join now."""
+    def part(self, layer: int, places: slice = slice(None)) -> PackedPart:
+        """The live rows at some of the pass's places, and what comes before the first place."""
+        assert self.state is not None
+        state = self.state[:, places]
+        self.n_block_tokens += state.shape[0] * state.shape[1]
+        segments = self.base.before(layer, self.plan.first, self.which)
+        return PackedPart(state, self.plan.first, segments)
+
+    def join(self, layer: int) -> None:
+        """Add the rows that enter at this block to the live ones."""
+        entries = [e for e, join in zip(self.plan.entries, self.joins) if join == layer]
         if not entries:
-            assert state is not None
-            return state
-        parts = [] if state is None else [state]
+            return
         written = [e for e in entries if e.place.component in ("resid_pre", "resid_post")]
         keyed = [e for e in entries if e.place.component in KEY_VALUE_COMPONENTS]
         inner = [e for e in entries if e not in written and e not in keyed]
@@ -145,30 +223,10 @@ class _Running:
             if group:
                 for entry, rows in zip(group, make(group).split(self.n_pairs)):
                     made[id(entry)] = rows
-        before = 0 if state is None else state.shape[0] // self.n_pairs
+        before = 0 if self.state is None else self.state.shape[0] // self.n_pairs
         self.keyed = [(e, before + i) for i, e in enumerate(entries) if e in keyed]
-        return torch.cat([*parts, *(made[id(entry)] for entry in entries)])
-
-    def block(self, layer: int, state: Tensor) -> Tensor:
-        """One block on all live rows; of the last block, the last position alone is returned."""
-        first, length = self.plan.first, self.base.length
-        segments = self.base.before(layer, first, self.which)
-        edits = self._key_value_edits(layer)
-        if layer < self.blocks.n_layers - 1 or self.places == 1:
-            self.n_block_tokens += state.shape[0] * self.places
-            return self.blocks.run(
-                layer, state, first, length, segments=segments, edits=edits
-            ).states
-        earlier = [_places(edit, 0, self.places - 1) for edit in edits]
-        final = [_places(edit, self.places - 1, self.places) for edit in edits]
-        own = self.blocks.keys_values(
-            layer, state[:, :-1], first, length, edits=[e for e in earlier if len(e.rows)]
-        )
-        self.n_block_tokens += state.shape[0] * self.places
-        return self.blocks.run(
-            layer, state[:, -1:], length - 1, length, segments=[*segments, own],
-            edits=[e for e in final if len(e.rows)],
-        ).states  # fmt: skip
+        parts = [] if self.state is None else [self.state]
+        self.state = torch.cat([*parts, *(made[id(entry)] for entry in entries)])
 
     def _written(self, entries: Sequence[Entry]) -> Tensor:
         """Recipients' residuals with the patched positions replaced."""
@@ -235,7 +293,7 @@ class _Running:
         values, offset = self.values[place]
         return values[pairs.to(values.device), positions.to(values.device) - offset]
 
-    def _key_value_edits(self, layer: int) -> list[Edit]:
+    def key_value_edits(self, layer: int) -> list[Edit]:
         edits = []
         for entry, number in self.keyed:
             if entry.place.layer == layer:
@@ -243,9 +301,3 @@ class _Running:
                 values = self._values(entry.place, pairs, positions)
                 edits.append(Edit(entry.place, rows, positions - self.plan.first, values))
         return edits
-
-
-def _places(edit: Edit, start: int, stop: int) -> Edit:
-    """The part of an edit at places start .. stop - 1, counted from `start`."""
-    kept = (edit.places >= start) & (edit.places < stop)
-    return Edit(edit.site, edit.rows[kept], edit.places[kept] - start, edit.values[kept])
