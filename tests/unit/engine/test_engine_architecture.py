@@ -4,18 +4,14 @@ import pytest
 import torch
 from tiny_models import CONFIGS, hook_count, tiny_model, tiny_module, tiny_pairs
 from transformers import (
-    GraniteConfig,
-    GraniteForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
 
-from interpflow.engine import Patch, Site, architecture, load
+from interpflow.engine import COMPONENTS, Patch, Site, architecture, load
 from interpflow.errors import UserError
-
-EVERY = ("embed", "resid_pre", "head_out", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -24,7 +20,7 @@ def test_every_family_is_proven(name: str, dtype: str) -> None:
     model = tiny_model(name, dtype)
     parallel = name == "gpt_neox"
     assert model.architecture.parallel is parallel
-    expected = tuple(c for c in EVERY if not (parallel and c == "resid_mid"))
+    expected = tuple(c for c in COMPONENTS if not (parallel and c == "resid_mid"))
     assert model.available_components == expected
     assert (model.n_layers, model.n_heads, model.d_model) == (3, 4, 32)
     assert hook_count(model) == 0
@@ -52,27 +48,21 @@ def test_logit_lens_of_the_last_layer_gives_the_logits(name: str) -> None:
     assert torch.allclose(model.unembed(residual), model.last_logits(base), atol=1e-12, rtol=0)
 
 
-def test_scaled_contributions_are_refused_but_the_stream_is_not() -> None:
-    config = GraniteConfig(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        residual_multiplier=0.5,
-        logits_scaling=4.0,
-        embedding_multiplier=3.0,
-    )
-    model = load(GraniteForCausalLM(config))
-    assert set(model.architecture.refused) >= {"attn_out", "mlp_out", "resid_mid"}
-    assert "resid_post" in model.available_components
+def test_scaled_contributions_are_what_is_added() -> None:
+    model = tiny_model("granite")
+    assert model.architecture.residual_multiplier == 0.22
+    assert not model.architecture.refused
     base, _ = tiny_pairs()
-    site = Site("attn_out", 1)
-    with pytest.raises(UserError, match="attn_out cannot be used"):
-        model.capture(base, [site])
-    with pytest.raises(UserError, match="attn_out cannot be used"):
-        model.patch(base, [Patch(site, [[0]] * 3, torch.zeros(3, 11, 32))])
+    sites = [Site(c, 1) for c in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")]
+    states = list(model.capture(base, sites).values())
+    assert torch.allclose(states[0] + states[1], states[2], atol=1e-12, rtol=0)
+    assert torch.allclose(states[2] + states[3], states[4], atol=1e-12, rtol=0)
+    # What is written is what is added, whatever the multiplier.
+    values = torch.randn(3, 11, 32, dtype=torch.float64)
+    patches = [Patch(site, [[4]] * 3, values) for site in sites[1:4:2]]
+    _, moved = model.run(base, patches=patches, sites=[sites[0], sites[4]])
+    written = moved[sites[4]][:, 4] - moved[sites[0]][:, 4]
+    assert torch.allclose(written, 2 * values[:, 4], atol=1e-12, rtol=0)
 
 
 def test_norms_after_the_sum_are_refused() -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from interpflow.engine import Patch, Site, TokenBatch, all_sites, hooks
 from interpflow.engine.model import Model
+from interpflow.engine.sites import ATTENTION_COMPONENTS
 from interpflow.errors import UserError
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
@@ -25,15 +26,18 @@ def stream_sites(model: Model) -> list[Site]:
 def test_a_self_patch_changes_nothing(name: str, dtype: str) -> None:
     model = tiny_model(name, dtype)
     base, _ = tiny_pairs()
-    logits = model.last_logits(base)
+    plain = model.last_logits(base)
     for component in model.available_components:
         sites = all_sites(model, [component])
-        states = model.capture(base, sites)
+        # What is inside attention is reached by attention of our own, in the unpatched pass too.
+        logits, states = model.run(base, sites=sites)
         patched = model.patch(base, [Patch(s, everywhere(base), states[s]) for s in sites])
-        if component == "resid_mid":  # written as a difference: rounds
-            assert torch.allclose(patched, logits, atol=TOLERANCE[dtype], rtol=0)
+        assert torch.equal(patched, logits)
+        if component in ATTENTION_COMPONENTS:
+            atol = 1e-5 if name in PARTLY_FLOAT32 else TOLERANCE[dtype]
+            assert torch.allclose(logits, plain, atol=atol, rtol=0)
         else:
-            assert torch.equal(patched, logits)
+            assert torch.equal(logits, plain)
 
 
 @pytest.mark.parametrize(("name", "dtype"), FAMILIES)

@@ -16,7 +16,7 @@ from interpflow.engine import (
     all_sites,
     hooks,
     joined_rows,
-    proof,
+    resume_proof,
     sweep_path,
     sweep_sites,
 )
@@ -208,14 +208,14 @@ def test_random_donors_change_nothing_where_prompts_agree() -> None:
 
 def test_models_that_cannot_be_entered_halfway_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
-    real = proof.run_forward
+    real = resume_proof.run_forward
 
     def stubborn(*args: object, **kwargs: object) -> object:
         if kwargs.get("resume") is not None:
             raise TypeError("no")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(proof, "run_forward", stubborn)
+    monkeypatch.setattr(resume_proof, "run_forward", stubborn)
     monkeypatch.setattr(sweep_path, "prove_blocks", lambda _model: "not this one")
     base, donor = mixed_pairs()
     sites, groups = list(all_sites(model, ["resid_pre"])), some_groups(base)

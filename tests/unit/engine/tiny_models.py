@@ -94,10 +94,25 @@ CONFIGS: dict[str, tuple[str, dict]] = {
     ),
 }
 
+# Further layouts, for tests of the map itself.
+MORE_CONFIGS: dict[str, tuple[str, dict]] = {
+    "granite": (
+        "granite",
+        {
+            **_LLAMA_LIKE,
+            "num_key_value_heads": 2,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 4.0,
+            "embedding_multiplier": 3.0,
+        },
+    ),
+}
+
 
 def tiny_module(name: str, **changes: object) -> PreTrainedModel:
     """A model of the named layout; the same weights every time."""
-    kind, settings = CONFIGS[name]
+    kind, settings = {**CONFIGS, **MORE_CONFIGS}[name]
     torch.manual_seed(0)
     config = CONFIG_MAPPING[kind](**{**settings, **changes})
     module = AutoModelForCausalLM.from_config(config)

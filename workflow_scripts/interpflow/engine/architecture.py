@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interpflow.engine.sites import COMPONENTS, Site
+from interpflow.engine.sites import COMPONENTS, KEY_VALUE_COMPONENTS, Site
 from interpflow.errors import UserError
 
 BLOCK_PATHS = (
@@ -38,6 +39,7 @@ MLP_NAMES = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "fc2")
 MLP_PROJECTION_NAMES = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "w2")
 MLP_POST_NORM_NAMES = ("post_feedforward_layernorm", "post_mlp_layernorm")
 
+RESIDUAL_MULTIPLIER_NAMES = ("residual_multiplier",)
 # What a block multiplies by its residual multiplier before it is added to the stream.
 SCALED_COMPONENTS = ("attn_out", "resid_mid", "mlp_out")
 
@@ -78,8 +80,14 @@ def find_architecture(module: PreTrainedModel) -> Architecture:
         n_kv_heads=int(getattr(config, "num_key_value_heads", None) or n_heads),
         d_model=int(config.hidden_size),
         vocab_size=int(config.vocab_size),
+        residual_multiplier=_declared_multiplier(config),
         takes_position_ids="position_ids" in inspect.signature(module.forward).parameters,
     )
+
+
+def _declared_multiplier(config: Any) -> float:
+    found = [getattr(config, name, None) for name in RESIDUAL_MULTIPLIER_NAMES]
+    return float(next((value for value in found if value is not None), 1.0))
 
 
 def _find_blocks(module: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -115,6 +123,8 @@ def _find_parts(block: nn.Module, name: str) -> BlockParts:
             _, projection = _first_child(inner, ATTENTION_PROJECTION_NAMES)
     _, mlp = _first_child(block, MLP_NAMES)
     _, mlp_projection = _first_child(mlp, MLP_PROJECTION_NAMES)
+    if mlp_projection is None and mlp is not None and not list(mlp.children()):
+        mlp_projection = mlp  # an MLP without a module of its own (OPT)
     return BlockParts(
         name=name,
         block=block,
@@ -122,17 +132,17 @@ def _find_parts(block: nn.Module, name: str) -> BlockParts:
         attention_projection=projection,
         mlp=mlp,
         mlp_projection=mlp_projection,
-        attention_outputs=_present(attention, block, ATTENTION_POST_NORM_NAMES),
-        mlp_outputs=_present(mlp, block, MLP_POST_NORM_NAMES),
+        attention_outputs=_present(attention, block, ATTENTION_POST_NORM_NAMES, projection),
+        mlp_outputs=_present(mlp, block, MLP_POST_NORM_NAMES, mlp_projection),
         attention_name=f"{name}.{attention_name}",
     )
 
 
 def _present(
-    first: nn.Module | None, block: nn.Module, names: Sequence[str]
+    first: nn.Module | None, block: nn.Module, names: Sequence[str], last: nn.Module | None
 ) -> tuple[nn.Module, ...]:
-    found = [first, *(getattr(block, name, None) for name in names)]
-    return tuple(m for m in found if isinstance(m, nn.Module))
+    found = [first, *(getattr(block, name, None) for name in names), last]
+    return tuple(dict.fromkeys(m for m in found if isinstance(m, nn.Module)))
 
 
 def _first_child(parent: nn.Module | None, names: Sequence[str]) -> tuple[str, nn.Module | None]:
@@ -146,7 +156,8 @@ def _first_child(parent: nn.Module | None, names: Sequence[str]) -> tuple[str, n
 @dataclass(frozen=True)
 class BlockParts:
     """The parts of one block; `attention_outputs` and `mlp_outputs` are the modules whose output
-    might be what is added to the residual stream (a norm may stand between), likeliest first."""
+    might be what is added to the residual stream, likeliest first: a norm may stand between, or
+    the module itself may do the adding after its last projection (BLOOM)."""
 
     name: str
     block: nn.Module
@@ -161,8 +172,9 @@ class BlockParts:
 
 @dataclass(frozen=True)
 class Architecture:
-    """The map of a decoder. `head_dim`, `parallel`, `block_returns_tuple` and `refused`
-    (component -> reason) are filled in by the proof."""
+    """The map of a decoder. `head_dim` (of values), `key_dim`, `d_mlp`, `parallel`,
+    `block_returns_tuple`, `residual_multiplier` and `refused` (component -> reason) are settled by
+    the proof."""
 
     family: str
     embedding: nn.Module
@@ -177,6 +189,8 @@ class Architecture:
     d_model: int
     vocab_size: int
     head_dim: int = 0
+    key_dim: int = 0
+    d_mlp: int = 0
     parallel: bool = False
     block_returns_tuple: bool = False
     takes_position_ids: bool = True
@@ -201,6 +215,23 @@ class Architecture:
                 where=self.blocks[site.layer].name,
                 remedy=f"use {', '.join(c for c in COMPONENTS if c not in self.refused)}",
             )
+
+    def refusing(self, reasons: dict[str, str]) -> Architecture:
+        """This map with these components refused (component -> reason)."""
+        return replace(self, refused={**self.refused, **reasons})
+
+    def width(self, site: Site, n_keys: int) -> int:
+        """Number of features of a site in prompts of `n_keys` positions, heads together."""
+        heads = 1
+        if site.head is None:
+            heads = self.n_kv_heads if site.component in KEY_VALUE_COMPONENTS else self.n_heads
+        if site.component == "pattern":
+            return heads * n_keys
+        if site.component == "mlp_act":
+            return self.d_mlp
+        if site.component in ("q", "k"):
+            return heads * self.key_dim
+        return heads * self.head_dim if site.component in ("v", "head_out") else self.d_model
 
     def multiplier(self, site: Site) -> float:
         """What the hooked module's state is multiplied by to give the site's."""

@@ -71,6 +71,7 @@ def run_forward(
             observe(handles)
         if logits_at is not None:
             recorder.attach_logits_at(handles, logits_at)
+        attention = None
         watched, watch = recorder.attention_watch
         if watch is not None:
             attention = AttentionPass(
@@ -89,7 +90,7 @@ def run_forward(
         output = module(input_ids=input_ids, return_dict=True, **arguments)
     recorder.check_fired()
     keys_values = _keys_values(cache, architecture, positions) if keep_keys_values else None
-    return ForwardResult(output.logits, recorder.finished(capture), keys_values)
+    return ForwardResult(output.logits, recorder.finished(capture), keys_values, attention)
 
 
 def _skips(architecture: Architecture, resume: Resume) -> dict[nn.Module, Callable[..., Any]]:
@@ -158,8 +159,10 @@ class Resume:
 
 @dataclass(frozen=True)
 class ForwardResult:
-    """logits [batch, position, vocab] (one position when `logits_at` was given)."""
+    """logits [batch, position, vocab] (one position when `logits_at` was given); attention: what
+    took the place of the model's own, if anything did."""
 
     logits: Tensor
     states: dict[Site, Tensor]
     keys_values: KeysValues | None
+    attention: AttentionPass | None = None

@@ -16,13 +16,12 @@ StateFunction = Callable[[Tensor], Tensor | None]
 
 
 def write_states(
-    states: Tensor, rows: Tensor, places: Tensor, values: Tensor, features: slice | int
+    states: Tensor, rows: Tensor, places: Tensor, values: Tensor, features: slice
 ) -> Tensor:
-    """A copy of `states` [batch, position, ...] in which [rows[k], places[k], features] is
-    values[k].
+    """A copy of `states` [batch, position, d] in which [rows[k], places[k], features] = values[k].
 
-    rows, places: int64 [n]; features: part of the third axis, or one index (a head) on it. The
-    copy must be handed back to the model by the hook: editing a copy alone changes nothing.
+    rows, places: int64 [n]; values: [n, width of features]. The copy must be handed back to the
+    model by the hook: editing a copy alone changes nothing.
     """
     edited = states.clone()
     edited[rows, places, features] = values.to(device=states.device, dtype=states.dtype)

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from interpflow.engine.architecture import Architecture, find_architecture
 from interpflow.engine.batches import TokenBatch
 from interpflow.engine.forward import Edit, ForwardResult, run_forward
-from interpflow.engine.proof import fastest_path, prove
+from interpflow.engine.proof import prove
+from interpflow.engine.resume_proof import fastest_path
 from interpflow.engine.sites import COMPONENTS, Site, n_heads_of
 from interpflow.errors import UserError
 
@@ -257,7 +258,7 @@ class Model:
         for patch in patches:
             self.check_site(patch.site)
             rows, places = _row_places(batch, patch.positions, f"patch of {patch.site}")
-            width = self.d_model if patch.site.head is None else self.head_dim
+            width = self.architecture.width(patch.site, batch.input_ids.shape[1])
             expected = (*batch.input_ids.shape, width)
             if tuple(patch.values.shape) != expected:
                 raise UserError(

@@ -12,7 +12,7 @@ from interpflow.engine import hooks
 from interpflow.engine.architecture import Architecture
 from interpflow.engine.attention import Watch
 from interpflow.engine.edits import AnyEdit, Change, Edit, written
-from interpflow.engine.sites import ATTENTION_COMPONENTS, KEY_VALUE_COMPONENTS, Site
+from interpflow.engine.sites import ATTENTION_COMPONENTS, KEY_VALUE_COMPONENTS, Site, n_heads_of
 
 __all__ = ["AnyEdit", "Change", "Edit", "Recorder"]
 
@@ -119,7 +119,8 @@ class Recorder:
 
             def shown(state: Tensor) -> Tensor | None:
                 self._fired[label] += 1
-                return function(state)
+                edited = function(state.flatten(2))
+                return None if edited is None else edited.view(state.shape)
 
             self._attention.setdefault((site.component, site.layer), []).append(shown)
             return
@@ -142,13 +143,12 @@ class Recorder:
                 state = changed = found
         return changed
 
-    def _features(self, site: Site) -> slice | int:
-        """Which part of the third axis of a hooked state belongs to the site."""
+    def _features(self, site: Site, state: Tensor) -> slice:
+        """Which features of a state [batch, position, d] of all heads belong to the site."""
         if site.head is None:
             return slice(None)
-        if site.component in ATTENTION_COMPONENTS:
-            return site.head
-        width = self._architecture.head_dim
+        heads = n_heads_of(self._architecture, site.component)
+        width = state.shape[-1] // heads
         return slice(site.head * width, (site.head + 1) * width)
 
     def _first_place(self, site: Site, state: Tensor) -> int:
@@ -160,9 +160,8 @@ class Recorder:
         site = edit.site
         rows = edit.rows.to(state.device)
         places = edit.places.to(state.device) + self._first_place(site, state)
-        features = self._features(site)
-        own = state[rows, places, features]
-        part, scale = own.flatten(1), self._architecture.multiplier(site)
+        features = self._features(site, state)
+        part, scale = state[rows, places, features], self._architecture.multiplier(site)
         present = part * scale if scale != 1.0 else part
         if before is not None:
             residual = before[rows.to(before.device), places.to(before.device)].to(present)
@@ -176,23 +175,23 @@ class Recorder:
         if before is not None or scale != 1.0:
             # What is there already stays as it is, bit for bit.
             values = torch.where(new == present, part, values)
-        return hooks.write_states(state, rows, places, values.reshape(own.shape), features)
+        return hooks.write_states(state, rows, places, values, features)
 
     def _keep(self, site: Site) -> Callable[[Tensor], None]:
         scale = self._architecture.multiplier(site)
 
         def keep(state: Tensor) -> None:
-            features = self._features(site)
+            features = self._features(site, state)
             if site.component == "pattern" and site.layer in self.pattern_rows:
-                chosen = state[:, :, features]
+                chosen = state[..., features]
             else:
                 chosen = state[:, self._first_place(site, state) :, features]
                 if self._captured_places is not None:
                     places = self._captured_places.to(state.device)
                     chosen = chosen[torch.arange(self._batch, device=state.device)[:, None], places]
-            if site.component in ATTENTION_COMPONENTS[:3]:
-                chosen = chosen.flatten(2) if site.head is None else chosen
             chosen = chosen * scale if scale != 1.0 else chosen.clone()
-            self._states[site] = chosen.detach().contiguous()
+            if site.component == "pattern" and site.head is None:
+                chosen = chosen.unflatten(2, (self._architecture.n_heads, -1))
+            self._states[site] = chosen.detach()
 
         return keep

@@ -1,0 +1,43 @@
+"""Proof of how much of a pass may be left out."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from interpflow.engine.architecture import Architecture
+from interpflow.engine.forward import Resume, run_forward
+from interpflow.engine.probe_pass import miss, probe_ids
+from interpflow.engine.sites import Site
+
+# Rounding units of the largest logit that leaving out may cost.
+UNITS = 64
+
+
+def fastest_path(module: PreTrainedModel, architecture: Architecture) -> str:
+    """How much of a pass may be left out: "full" (nothing), "resume" (blocks before the patch),
+    "resume+prefix" (also positions before it). Proven by equality with the whole pass."""
+    ids = probe_ids(module, architecture)
+    length = ids.shape[1]
+    layers = range(architecture.n_layers)
+    sites = [Site("resid_pre", i) for i in layers]
+    sites.append(Site("resid_post", architecture.n_layers - 1))
+    whole = run_forward(module, architecture, ids, capture=sites, keep_keys_values=True)
+    starts = sorted({0, 1, architecture.n_layers // 2, architecture.n_layers})
+    path = "full"
+    for name, first in (("resume", 0), ("resume+prefix", length // 2)):
+        if first and (whole.keys_values is None or not architecture.takes_position_ids):
+            return path
+        for start in starts:
+            prefix = None
+            if first and whole.keys_values is not None:
+                prefix = tuple((k[:, :, :first], v[:, :, :first]) for k, v in whole.keys_values)
+            residual = whole.states[sites[start]][:, first:] if start else None
+            resume = Resume(start, residual, first, prefix)
+            try:
+                part = run_forward(module, architecture, ids[:, first:], resume=resume)
+            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+                return path  # a model that cannot be entered halfway is run whole
+            if miss(part.logits, whole.logits[:, first:]) > UNITS:
+                return path
+        path = name
+    return path
