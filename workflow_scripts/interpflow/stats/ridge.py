@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,7 +21,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class _Moments:
+class Moments:
     """Sums over some rows from which a ridge with free position intercepts can be solved.
 
     `gram` [d + t, d + t] of features and targets side by side, `sums` [positions, d + t] and
@@ -32,8 +32,8 @@ class _Moments:
     sums: FloatArray
     counts: FloatArray
 
-    def plus(self, other: _Moments) -> _Moments:
-        return _Moments(self.gram + other.gram, self.sums + other.sums, self.counts + other.counts)
+    def plus(self, other: Moments) -> Moments:
+        return Moments(self.gram + other.gram, self.sums + other.sums, self.counts + other.counts)
 
     def means(self) -> FloatArray:
         """Means by position [positions, d + t]; the overall mean where a position has no rows."""
@@ -50,7 +50,7 @@ class _Moments:
 @dataclass(frozen=True)
 class _Fold:
     rows: NDArray[np.intp]
-    moments: _Moments
+    moments: Moments
 
 
 def group_folds(groups: ArrayLike, n_folds: int, seed: int) -> NDArray[np.intp]:
@@ -72,29 +72,32 @@ def group_folds(groups: ArrayLike, n_folds: int, seed: int) -> NDArray[np.intp]:
     return fold_of_group[codes]
 
 
-def _moments(data: FloatArray, positions: NDArray[np.intp], n_positions: int) -> _Moments:
-    return _Moments(
+def _moments(data: FloatArray, positions: NDArray[np.intp], n_positions: int) -> Moments:
+    return Moments(
         gram=data.T @ data,
         sums=group_sums(data, positions, n_positions),
         counts=np.bincount(positions, minlength=n_positions).astype(np.float64),
     )
 
 
-def _total(folds: Sequence[_Fold]) -> _Moments:
+def _total(folds: Sequence[_Fold]) -> Moments:
     total = folds[0].moments
     for fold in folds[1:]:
         total = total.plus(fold.moments)
     return total
 
 
-def _weights(train: _Moments, n_features: int, penalties: Sequence[float]) -> FloatArray:
-    """Ridge weights [penalties, d, targets] on standardised residual features.
+def ridge_solutions(
+    train: Moments, penalties: Sequence[float], right_side: FloatArray
+) -> FloatArray:
+    """(X̃ᵀX̃ + penalty · n · S²)⁻¹ · right side [d, t] for each penalty: [penalties, d, t].
 
-    Position intercepts are free: by the theorem of Frisch, Waugh and Lovell features and targets
-    are first reduced to their residuals from the position means of the training rows.
+    X̃ are the features' residuals from the position means of the training rows, S their spreads,
+    so that the penalty is that of standardised features.
     """
     from scipy.linalg import cho_factor, cho_solve
 
+    n_features = len(right_side)
     within = train.within()
     n_rows = train.counts.sum()
     spread = np.sqrt(np.maximum(np.diag(within)[:n_features], 0.0) / max(n_rows, 1))
@@ -103,7 +106,7 @@ def _weights(train: _Moments, n_features: int, penalties: Sequence[float]) -> Fl
     varies = spread > _ROUNDING * overall
     inverse = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
     gram = within[:n_features, :n_features] * np.outer(inverse, inverse)
-    cross = within[:n_features, n_features:] * inverse[:, None]
+    cross = right_side * inverse[:, None]
     result = np.empty((len(penalties), n_features, cross.shape[1]))
     for index, penalty in enumerate(penalties):
         ridge = gram.copy()
@@ -113,10 +116,19 @@ def _weights(train: _Moments, n_features: int, penalties: Sequence[float]) -> Fl
     return result
 
 
-def _residuals(
-    data: FloatArray, positions: NDArray[np.intp], train: _Moments, n_features: int
+def _weights(train: Moments, n_features: int, penalties: Sequence[float]) -> FloatArray:
+    """Ridge weights [penalties, d, targets] on standardised residual features.
+
+    Position intercepts are free: by the theorem of Frisch, Waugh and Lovell features and targets
+    are first reduced to their residuals from the position means of the training rows.
+    """
+    return ridge_solutions(train, penalties, train.within()[:n_features, n_features:])
+
+
+def residuals(
+    data: FloatArray, positions: NDArray[np.intp], train: Moments, n_features: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Test features [n, d] and targets [n, t] minus the training means at their positions."""
+    """Features [n, d] and targets [n, t] of rows minus the training means at their positions."""
     centred = data - train.means()[positions]
     return centred[:, :n_features], centred[:, n_features:]
 
@@ -140,7 +152,7 @@ def _inner_losses(
         weights = _weights(train, n_features, penalties)
         for outer, tested in ((i, j), (j, i)):
             rows = folds[tested].rows
-            x, y = _residuals(data[rows], positions[rows], train, n_features)
+            x, y = residuals(data[rows], positions[rows], train, n_features)
             for index in range(len(penalties)):
                 losses[outer, index] += ((y - x @ weights[index]) ** 2).sum(axis=0)
     return losses
@@ -158,14 +170,27 @@ class OutOfFold:
     penalties: FloatArray
 
 
-def out_of_fold(
+@dataclass(frozen=True)
+class FoldFit:
+    """The fit without one fold: tested `rows`, training moments, `weights` [d, t], `penalties` [t].
+
+    Weights are those of the penalty that did best in inner folds, target by target.
+    """
+
+    rows: NDArray[np.intp]
+    train: Moments
+    weights: FloatArray
+    penalties: FloatArray
+
+
+def nested_fits(
     data: FloatArray,
     positions: NDArray[np.intp],
     fold_of: NDArray[np.intp],
     n_features: int,
     penalties: Sequence[float],
-) -> OutOfFold:
-    """Nested cross-validated errors of a ridge with free position intercepts, many targets at once.
+) -> Iterator[FoldFit]:
+    """The fits of a nested cross-validation, fold by fold, penalties chosen in inner folds.
 
     `data` [n, d + t] float64, features then targets; `positions`, `fold_of` codes [n]. One Gram
     matrix per fold is formed; every training set is a sum of them.
@@ -177,13 +202,30 @@ def out_of_fold(
         folds.append(_Fold(rows, _moments(data[rows], positions[rows], n_positions)))
     losses = _inner_losses(data, positions, folds, n_features, penalties)
     n_targets = data.shape[1] - n_features
-    full, baseline = np.empty((len(data), n_targets)), np.empty((len(data), n_targets))
     chosen = np.argmin(losses, axis=1)
     for index, fold in enumerate(folds):
         train = _total([other for k, other in enumerate(folds) if k != index])
         weights = _weights(train, n_features, penalties)
         picked = weights[chosen[index], :, np.arange(n_targets)].T
-        x, y = _residuals(data[fold.rows], positions[fold.rows], train, n_features)
-        full[fold.rows] = (y - x @ picked) ** 2
-        baseline[fold.rows] = y**2
-    return OutOfFold(full, baseline, np.asarray(penalties)[chosen])
+        yield FoldFit(fold.rows, train, picked, np.asarray(penalties)[chosen[index]])
+
+
+def out_of_fold(
+    data: FloatArray,
+    positions: NDArray[np.intp],
+    fold_of: NDArray[np.intp],
+    n_features: int,
+    penalties: Sequence[float],
+) -> OutOfFold:
+    """Nested cross-validated errors of a ridge with free position intercepts, many targets at once.
+
+    Arguments as in `nested_fits`.
+    """
+    shape = (len(data), data.shape[1] - n_features)
+    full, baseline, chosen = np.empty(shape), np.empty(shape), []
+    for fit in nested_fits(data, positions, fold_of, n_features, penalties):
+        x, y = residuals(data[fit.rows], positions[fit.rows], fit.train, n_features)
+        full[fit.rows] = (y - x @ fit.weights) ** 2
+        baseline[fit.rows] = y**2
+        chosen.append(fit.penalties)
+    return OutOfFold(full, baseline, np.array(chosen))
