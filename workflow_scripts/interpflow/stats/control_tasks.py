@@ -1,17 +1,48 @@
-"""Control tasks for a probe: running counts of random word sets with the category's profile."""
+"""Control tasks for a probe: random values by word type, running counts of random word sets."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from interpflow.errors import UserError
 
 # Random sets against which the real category is ranked: the smallest p is 1/21.
 DEFAULT_CONTROL_SETS = 20
+
+
+def word_type_controls(
+    word_types: Sequence[Hashable],
+    target: ArrayLike,
+    *,
+    n_sets: int = DEFAULT_CONTROL_SETS,
+    seed: int,
+) -> NDArray[Any]:
+    """Targets of control tasks [rows, sets]: a random value for every word type, always the same.
+
+    Can be learned from the identity of the word alone (Hewitt & Liang 2019). In each set the types
+    are laid end to end in random order, each as long as its number of rows, and take the value of
+    the sorted `target` [rows] at their middle: drawn freely, a few frequent types would give a
+    control other shares of the labels than the task's, and a majority easier to guess.
+    `word_types` [rows]. For targets that grow along a list `draw_half_sets` is the fairer control.
+    Raises UserError for misfitting lengths.
+    """
+    values = np.sort(np.asarray(target), kind="stable")
+    if len(word_types) != len(values):
+        raise UserError(f"{len(word_types)} word types for {len(values)} targets")
+    names = np.asarray([str(word) for word in word_types])
+    _, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((len(counts), n_sets), dtype=values.dtype)
+    for index in range(n_sets):
+        order = rng.permutation(len(counts))
+        ends = np.cumsum(counts[order])
+        drawn[order, index] = values[ends - (counts[order] + 1) // 2]
+    return drawn[codes.reshape(-1)]
 
 
 def draw_control_sets(
