@@ -88,6 +88,17 @@ def between(base: Tensor, donor: Tensor, share: float) -> Callable[[Tensor], Ten
     return lambda _state: value
 
 
+def smooth_sum(values: Tensor) -> Tensor:
+    """The sum of a metric's values; raises UserError when they have no gradient."""
+    if not values.requires_grad:
+        raise UserError(
+            "the metric has no gradient in the logits",
+            where="metric",
+            remedy="explain a smooth value, such as a logit difference",
+        )
+    return values.sum()
+
+
 def _check(model: Model, components: Sequence[str], path: str, steps: int) -> None:
     if path not in PATHS:
         raise UserError(f"there is no path {path!r}", remedy=f"use one of {', '.join(PATHS)}")
@@ -116,11 +127,11 @@ def _attribute_batch(
     ends = (_array(value(base)), _array(value(donor)))
     total: dict[State, Tensor] = {}
     if path == "base":
-        found = gradients(_summed(value(base)), base.states)
+        found = gradients(smooth_sum(value(base)), base.states)
         total = found
     for tapped, change in _path(path, base, donor, states, steps):
         run = tapped_pass(model, batch.base, tapped, changes=change, graph=True)
-        found = gradients(_summed(value(run)), run.states)
+        found = gradients(smooth_sum(value(run)), run.states)
         for state, gradient in found.items():
             part = gradient / steps
             total[state] = total[state] + part if state in total else part
@@ -144,16 +155,6 @@ def _path(
             for share in midpoints(steps):
                 ends = [run.states[state] for run in (base, donor)]
                 yield [state], {state: between(ends[0], ends[1], share)}
-
-
-def _summed(values: Tensor) -> Tensor:
-    if not values.requires_grad:
-        raise UserError(
-            "the metric has no gradient in the logits",
-            where="metric",
-            remedy="explain a smooth value, such as a logit difference",
-        )
-    return values.sum()
 
 
 def _products(component: str, product: Tensor) -> Tensor:
