@@ -1,0 +1,229 @@
+"""States of many prompts to a store on disk, in one pass over them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interpflow.activations.dtypes import is_finite, to_stored
+from interpflow.activations.plan import plan_store
+from interpflow.activations.sites import SiteRecord
+from interpflow.activations.writer import ActivationWriter
+from interpflow.engine.blocks import Blocks
+from interpflow.engine.fast_modules import fast_modules
+from interpflow.engine.model import Model
+from interpflow.engine.sites import Site
+from interpflow.engine.sweep_path import joining_blocks
+from interpflow.errors import UserError
+from interpflow.inference.batching import Progress
+from interpflow.inference.forward import check_fits
+from interpflow.inference.kept_states import (
+    TOP_IDS,
+    TOP_LOGITS,
+    KeptPlaces,
+    Wanted,
+    pattern_name,
+    run_batch,
+)
+from interpflow.inference.packed_prompts import (
+    PackedPrompts,
+    Positions,
+    equal_length_batches,
+    pack_prompts,
+)
+from interpflow.tables.provenance import Provenance
+
+# The residual stream: what enters block 0, and what leaves each block.
+HIDDEN_STATES = ("embed", "resid_post")
+# Tokens per batch: linears have reached their full speed, and what is kept of a batch is small.
+TOKEN_BUDGET = 2048
+
+Columns = Mapping[str, Sequence[Sequence[Any]]]
+
+
+def dump_activations(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    path: Path | str,
+    *,
+    example_ids: Sequence[str],
+    sites: Sequence[str | Site] = HIDDEN_STATES,
+    layers: Sequence[int] | None = None,
+    positions: Positions = "all",
+    dtype: str | None = None,
+    top_k: int = 0,
+    final_query_patterns: bool = False,
+    columns: Columns | None = None,
+    column_types: Mapping[str, pa.DataType] | None = None,
+    model_revision: str = "",
+    tokenizer_digest: str = "",
+    token_budget: int = TOKEN_BUDGET,
+    shard_tokens: int | None = None,
+    provenance: Provenance | None = None,
+    progress: logging.Logger | None = None,
+) -> int:
+    """Run every prompt once and write what is asked for to an activation store at `path`; returns
+    the number of kept tokens.
+
+    prompts: token ids; example_ids[i] names prompts[i]. In the store, the longest come first.
+    sites: components (in `layers`, all unless named; heads together) or sites. "embed" is the
+    input of block 0 and "resid_post.L3" the output of block 3, both before the final norm, which
+    in `hidden_states` of transformers is already part of the last one.
+    positions: of which tokens: all, the last one ("answer"), or token positions of each prompt.
+    dtype: of states and patterns; as the model computes them unless given (float64, which is not
+    stored, becomes float32).
+    top_k: keep so many largest logits ("top_logits", float32) with their ids ("top_ids", int32),
+    in falling order.
+    final_query_patterns: keep "pattern_last.L3" [token, head]: the attention that the prompt's
+    last query pays to the token, in `layers`.
+    columns: name -> prompt -> a value per kept token: char_start, char_end, role, and columns of
+    your own, whose Arrow types `column_types` declares. Position and id of tokens are there anyway.
+
+    Prompts of equal length share a batch of at most `token_budget` tokens (or one prompt), so
+    nothing is padded and memory does not grow with their number. A run that was killed goes on
+    after its last finished shard and ends with the same bytes, if `token_budget` is the same.
+    Raises UserError for prompts, positions or sites that the model does not have, for sites that
+    are no vector per token, and for NaN or infinite states.
+    """
+    wanted = _wanted(model, sites, layers, top_k, final_query_patterns)
+    if wanted.pattern_layers and isinstance(positions, str) and positions == "answer":
+        raise UserError(
+            "of the last query's attention, only what it pays to its own token would be kept",
+            where="final_query_patterns",
+            remedy="keep positions='all' or the positions that it may look at",
+        )
+    packed = pack_prompts(prompts, positions, example_ids=example_ids, vocabulary=model.vocab_size)
+    check_fits(model.module, int(packed.lengths.max(initial=0)))
+    _check_columns(columns or {}, packed, example_ids)
+    order = np.argsort(-packed.lengths, kind="stable")
+    names = [example_ids[int(place)] for place in order]
+    plan = plan_store(
+        names,
+        packed.n_kept[order],
+        _records(model, wanted, dtype or _stored_type(model)),
+        model_revision=model_revision,
+        tokenizer_digest=tokenizer_digest,
+        settings={
+            "positions": positions if isinstance(positions, str) else "chosen",
+            "tokens": packed.digest(),
+        },
+        columns=column_types,
+        shard_tokens=shard_tokens,
+    )
+    types = {record.site: record.dtype for record in plan.sites}
+    blocks = joining_blocks(model) if plan.n_prompts else None
+    with ActivationWriter(path, plan, provenance=provenance) as writer, fast_modules(model.module):
+        remaining = writer.remaining()
+        report = Progress(sum(map(len, remaining)), "activations", progress)
+        for places in equal_length_batches(remaining, packed.lengths[order], token_budget):
+            chosen = order[places.start : places.stop]
+            ids, kept = packed.ids(chosen), packed.places(chosen)
+            found = _run(model, blocks, ids, kept, packed.kept is None, wanted, types)
+            given = {
+                name: list(chain.from_iterable(values[i] for i in chosen))
+                for name, values in (columns or {}).items()
+            }
+            given |= {"token_position": kept[1], "token_id": ids[kept[0], kept[1]]}
+            writer.append(names[places.start : places.stop], found, given)
+            report.advance(len(chosen), ids.size)
+    return plan.total_tokens
+
+
+def _run(
+    model: Model,
+    blocks: Blocks | None,
+    ids: NDArray[np.int64],
+    kept: tuple[NDArray[np.int64], ...],
+    every: bool,
+    wanted: Wanted,
+    types: Mapping[str, str],
+) -> dict[str, Any]:
+    """What is stored of a batch: name -> values [token, width], in their storage type where that
+    holds them."""
+    found: dict[str, Any] = {}
+
+    def put(name: str, values: Tensor) -> None:
+        bits = to_stored(values, types[name])
+        if not is_finite(bits, types[name]):
+            found[name] = values.clone()  # the writer says what is wrong with them
+        else:
+            found[name] = bits.copy() if bits.ctypes.data == values.data_ptr() else bits
+
+    rows, places, slots = (torch.from_numpy(part).to(model.device) for part in kept)
+    batch = torch.from_numpy(ids).to(model.device)
+    run_batch(
+        model,
+        blocks,
+        batch,
+        KeptPlaces(rows, places, slots, int(kept[1].min()), every),
+        wanted,
+        put,
+    )
+    return found
+
+
+def _wanted(
+    model: Model,
+    sites: Sequence[str | Site],
+    layers: Sequence[int] | None,
+    top_k: int,
+    patterns: bool,
+) -> Wanted:
+    """What is asked for, as sites of this model; refuses what it does not have."""
+    chosen = tuple(range(model.n_layers) if layers is None else dict.fromkeys(layers))
+    named: list[Site] = []
+    for site in sites:
+        if isinstance(site, Site):
+            named.append(site)
+        else:
+            named += [Site(site, layer) for layer in ((0,) if site == "embed" else chosen)]
+    for site in [*named, *(Site("pattern", layer) for layer in chosen if patterns)]:
+        model.check_site(site)
+    if any(site.component == "pattern" for site in named):
+        raise UserError(
+            "whole attention patterns are not one vector per token",
+            where="sites",
+            remedy="use final_query_patterns=True for the last query's attention",
+        )
+    if not 0 <= top_k <= model.vocab_size:
+        raise UserError(f"there are no {top_k} largest of {model.vocab_size} logits", where="top_k")
+    return Wanted(tuple(dict.fromkeys(named)), chosen if patterns else (), top_k)
+
+
+def _records(model: Model, wanted: Wanted, dtype: str) -> list[SiteRecord]:
+    records = [
+        SiteRecord(str(site), width=model.architecture.width(site, 0), dtype=dtype)
+        for site in wanted.sites
+    ]
+    records += [
+        SiteRecord(pattern_name(layer), width=model.n_heads, dtype=dtype)
+        for layer in wanted.pattern_layers
+    ]
+    if wanted.top_k:
+        records.append(SiteRecord(TOP_LOGITS, width=wanted.top_k))
+        records.append(SiteRecord(TOP_IDS, width=wanted.top_k, dtype="int32"))
+    return records
+
+
+def _stored_type(model: Model) -> str:
+    return str(model.dtype).removeprefix("torch.").replace("float64", "float32")
+
+
+def _check_columns(columns: Columns, packed: PackedPrompts, example_ids: Sequence[str]) -> None:
+    for name, values in columns.items():
+        if len(values) != len(packed.lengths):
+            raise UserError(f"values for {len(values)} of {len(packed.lengths)} prompts",
+                            where=f"column {name}")  # fmt: skip
+        for i, expected in enumerate(packed.n_kept):
+            if len(values[i]) != expected:
+                raise UserError(f"{len(values[i])} values for {expected} kept tokens",
+                                where=f"column {name}, example {example_ids[i]}")  # fmt: skip

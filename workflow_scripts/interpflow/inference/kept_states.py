@@ -1,0 +1,193 @@
+"""One batch of prompts of equal length: what is to be kept of it, site by site, as it comes.
+
+Where the model's blocks are proven to run one at a time, each state is handed on as soon as its
+block has run, blocks that nothing depends on are left out, and the last block that is needed runs
+from the first kept position on. Any other model runs whole, with hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interpflow.engine import hooks
+from interpflow.engine.attention import Segment
+from interpflow.engine.blocks import Blocks
+from interpflow.engine.forward import run_forward
+from interpflow.engine.model import Model
+from interpflow.engine.recorder import Recorder
+from interpflow.engine.sites import Site
+from interpflow.inference.top_logits import top_logits
+
+TOP_LOGITS, TOP_IDS = "top_logits", "top_ids"
+
+Put = Callable[[str, Tensor], None]
+
+
+def pattern_name(layer: int) -> str:
+    """Name of the last query's attention in a layer."""
+    return f"pattern_last.L{layer}"
+
+
+def run_batch(
+    model: Model, blocks: Blocks | None, ids: Tensor, kept: KeptPlaces, wanted: Wanted, put: Put
+) -> None:
+    """Run token ids [batch, position] once and `put(name, values)` everything wanted, values
+    [kept token, width] row after row. What is put may be changed by what runs next: copy it.
+
+    Raises RuntimeError when a hook or the attention did not run exactly once.
+    """
+    with torch.no_grad():
+        if blocks is not None:
+            residual = _run_blocks(blocks, ids, kept, wanted, put)
+        else:
+            residual = _run_whole(model, ids, kept, wanted, put)
+        if wanted.top_k:
+            logits, tokens = top_logits(model.architecture, residual, wanted.top_k)
+            put(TOP_LOGITS, logits)
+            put(TOP_IDS, tokens)
+
+
+def _run_blocks(blocks: Blocks, ids: Tensor, kept: KeptPlaces, wanted: Wanted, put: Put) -> Tensor:
+    """Returns the residual after the last block that ran, at the kept places [token, d_model]."""
+    length, n_blocks = ids.shape[1], wanted.n_blocks(blocks.n_layers)
+    state, first = blocks.embed(ids), 0
+    if Site("embed") in wanted.sites:
+        put("embed", kept.of(state))
+    for layer in range(n_blocks):
+        sites = [s for s in wanted.sites if s.layer == layer and s.component != "embed"]
+        before, after = Site("resid_pre", layer), Site("resid_post", layer)
+        if before in sites:
+            put(str(before), kept.of(state))
+        earlier: tuple[Segment, ...] = ()
+        if layer == n_blocks - 1 and kept.first:
+            first = kept.first
+            earlier = (blocks.keys_values(layer, state[:, :first], 0, length),)
+            state = state[:, first:]
+        middle = Site("resid_mid", layer)
+        inner = {Site("attn_out", layer) if s == middle else s for s in sites} - {before, after}
+        rows = layer in wanted.pattern_layers
+        entered = state
+        state, captured, pattern = _run_block(blocks, layer, state, length, earlier, inner, rows)
+        if middle in sites:
+            captured[middle] = entered + captured[Site("attn_out", layer)]
+        for site in captured.keys() & set(sites):
+            put(str(site), kept.of(captured[site], first))
+        if pattern is not None:
+            put(pattern_name(layer), kept.of(pattern))
+        if after in sites:
+            put(str(after), kept.of(state, first))
+    if wanted.top_k or n_blocks == 0:
+        return kept.of(state, first)
+    return state
+
+
+def _run_block(
+    blocks: Blocks,
+    layer: int,
+    state: Tensor,
+    length: int,
+    earlier: Sequence[Segment],
+    capture: Collection[Site],
+    last_rows: bool,
+) -> tuple[Tensor, dict[Site, Tensor], Tensor | None]:
+    """Output and captured states of a block, and the last query's attention [batch, key, head]."""
+    batch, places, _ = state.shape
+    recorder = Recorder(blocks.architecture, batch, places)
+    rows: list[Tensor] = []
+    with hooks.removed_afterwards() as handles:
+        for site in capture:
+            recorder.attach_capture(handles, site)
+        watched, watch = recorder.attention_watch
+
+        def show(component: str, at: int, shown: Tensor) -> Tensor | None:
+            if component == "pattern":
+                rows.append(shown[:, 0].transpose(1, 2))
+                return None
+            return watch(component, at, shown) if watch is not None else None
+
+        last = torch.full((batch, 1), places - 1, device=state.device)
+        with blocks.attention(
+            segments={layer: earlier},
+            watched=watched,
+            watch=show,
+            pattern_rows={layer: last} if last_rows else {},
+        ) as run:
+            output = blocks.call(layer, state, length - places, length)
+    recorder.check_fired()
+    if run.calls != {layer: 1} or len(rows) != last_rows:
+        raise RuntimeError(f"attention of block {layer} ran {run.calls}, expected once")
+    return output, recorder.finished(list(capture)), rows[0] if rows else None
+
+
+def _run_whole(model: Model, ids: Tensor, kept: KeptPlaces, wanted: Wanted, put: Put) -> Tensor:
+    """Returns the residual after the last block at the kept places [token, d_model]."""
+    batch, length = ids.shape
+    final = Site("resid_post", model.n_layers - 1)
+    patterns = [Site("pattern", layer) for layer in wanted.pattern_layers]
+    capture = [*wanted.sites, *patterns, *([final] if wanted.top_k else [])]
+    result = run_forward(
+        model.module,
+        model.architecture,
+        ids,
+        capture=capture,
+        captured_places=kept.with_last(batch, length),
+        logits_at=torch.full((batch,), length - 1, device=ids.device),
+    )
+    for site in wanted.sites:
+        put(str(site), result.states[site][kept.rows, kept.slots])
+    for site in patterns:
+        pattern = result.states[site][:, -1].transpose(1, 2)
+        put(pattern_name(site.layer), kept.of(pattern))
+    if not wanted.top_k:
+        return ids.new_empty(0)
+    return result.states[final][kept.rows, kept.slots]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is kept of every kept token: states of sites, in `pattern_layers` the attention that
+    the prompt's last query pays to it, and the `top_k` largest logits."""
+
+    sites: tuple[Site, ...]
+    pattern_layers: tuple[int, ...] = ()
+    top_k: int = 0
+
+    def n_blocks(self, n_layers: int) -> int:
+        """How many blocks have to run, of `n_layers`."""
+        if self.top_k:
+            return n_layers
+        inputs = ("embed", "resid_pre")
+        ends = [s.layer + (s.component not in inputs) for s in self.sites]
+        return max([*ends, *(layer + 1 for layer in self.pattern_layers)], default=0)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptPlaces:
+    """The kept tokens of a batch, prompts one after the other: row, place and number within its
+    row (int64 [token] each, on the model's device); first: the smallest place; all: every token of
+    the batch, in order."""
+
+    rows: Tensor
+    places: Tensor
+    slots: Tensor
+    first: int
+    all: bool
+
+    def of(self, state: Tensor, first: int = 0) -> Tensor:
+        """The kept tokens' part [token, d] of a state [batch, position, d] whose place 0 is
+        position `first`."""
+        if self.all and first == 0:
+            return state.flatten(0, 1)
+        return state[self.rows, self.places - first]
+
+    def with_last(self, batch: int, length: int) -> Tensor:
+        """int64 [batch, n + 1]: the kept places of each row, then its last place and whatever
+        fills the row up to one width."""
+        width = int(self.slots.max()) + 2
+        places = torch.full((batch, width), length - 1, device=self.rows.device)
+        places[self.rows, self.slots] = self.places
+        return places

@@ -1,0 +1,145 @@
+"""Many prompts and the positions to keep of each, packed: a list per prompt would be the memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpflow.errors import UserError
+
+Positions = Literal["all", "answer"] | Sequence[Sequence[int]]
+
+
+def pack_prompts(
+    prompts: Sequence[Sequence[int]],
+    positions: Positions,
+    *,
+    example_ids: Sequence[str],
+    vocabulary: int,
+) -> PackedPrompts:
+    """Pack token ids and kept positions: all, the last one ("answer"), or those of each prompt.
+
+    Raises UserError naming the example when a prompt is empty, a token id is not in the vocabulary
+    or a position not in the prompt.
+    """
+    if len(example_ids) != len(prompts):
+        raise UserError(f"{len(example_ids)} example ids for {len(prompts)} prompts",
+                        where="example_ids")  # fmt: skip
+    tokens, starts = _packed(prompts, "prompts")
+    lengths = np.diff(starts)
+    if len(lengths) and lengths.min() < 1:
+        raise UserError("a prompt has no token",
+                        where=f"example {example_ids[int(lengths.argmin())]}")  # fmt: skip
+    wrong = np.flatnonzero((tokens < 0) | (tokens >= vocabulary))
+    if len(wrong):
+        raise UserError(
+            f"token id {tokens[wrong[0]]} is not in the model's vocabulary of {vocabulary}",
+            where=f"example {example_ids[_owner(starts, int(wrong[0]))]}",
+            remedy="tokenize the prompts with the model's own tokenizer",
+        )
+    if isinstance(positions, str):
+        if positions not in ("all", "answer"):
+            raise UserError(f"there are no positions {positions!r}", where="positions",
+                            remedy="use all, answer, or lists of token positions")  # fmt: skip
+        kept = None if positions == "all" else (lengths - 1).astype(np.int32)
+        kept_starts = starts if kept is None else np.arange(len(starts), dtype=np.int64)
+        return PackedPrompts(tokens, starts, kept, kept_starts)
+    if len(positions) != len(prompts):
+        raise UserError(f"positions of {len(positions)} prompts for {len(prompts)} prompts",
+                        where="positions")  # fmt: skip
+    kept, kept_starts = _packed(positions, "positions")
+    limits = np.repeat(lengths, np.diff(kept_starts))
+    wrong = np.flatnonzero((kept < 0) | (kept >= limits))
+    if len(wrong):
+        prompt = _owner(kept_starts, int(wrong[0]))
+        raise UserError(
+            f"position {kept[wrong[0]]} lies outside a prompt of {lengths[prompt]} tokens",
+            where=f"example {example_ids[prompt]}",
+        )
+    return PackedPrompts(tokens, starts, kept, kept_starts)
+
+
+def _packed(
+    rows: Sequence[Sequence[int]], where: str
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The numbers of all rows, and where each row begins and the last one ends."""
+    starts = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)), out=starts[1:])
+    try:
+        numbers = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(starts[-1]))
+    except OverflowError:
+        raise UserError("a number is larger than any token id or position", where=where) from None
+    return numbers, starts
+
+
+def _owner(starts: NDArray[np.int64], place: int) -> int:
+    return int(np.searchsorted(starts, place, side="right")) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class PackedPrompts:
+    """Prompt i has the token ids tokens[starts[i] : starts[i + 1]] and keeps the positions
+    kept[kept_starts[i] : kept_starts[i + 1]] (all of them if `kept` is None)."""
+
+    tokens: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    kept: NDArray[np.int32] | None
+    kept_starts: NDArray[np.int64]
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.starts)
+
+    @cached_property
+    def n_kept(self) -> NDArray[np.int64]:
+        return np.diff(self.kept_starts)
+
+    def ids(self, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Token ids [prompt, position] of prompts of one length."""
+        places = self.starts[prompts][:, None] + np.arange(int(self.lengths[prompts[0]]))
+        return self.tokens[places].astype(np.int64)
+
+    def places(self, prompts: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Of the kept tokens of these prompts, one after the other: row, position, number within
+        the row; int64 [token] each."""
+        counts = self.n_kept[prompts]
+        rows = np.repeat(np.arange(len(prompts)), counts)
+        slots = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        if self.kept is None:
+            return rows, slots, slots
+        positions = self.kept[np.repeat(self.kept_starts[prompts], counts) + slots]
+        return rows, positions.astype(np.int64), slots
+
+    def digest(self) -> str:
+        """SHA-256 of all token ids and kept positions."""
+        digest = hashlib.sha256()
+        for part in (self.tokens, self.starts, self.kept, self.kept_starts):
+            digest.update(b"all" if part is None else part.tobytes())
+        return digest.hexdigest()
+
+
+def equal_length_batches(
+    ranges: Sequence[range], lengths: NDArray[Any], token_budget: int
+) -> Iterator[range]:
+    """Cut ranges of places into batches of equal `lengths[place]` and at most `token_budget`
+    tokens, but at least one prompt; equal lengths must lie side by side."""
+    if token_budget < 1:
+        raise UserError(
+            f"a token budget of {token_budget} holds nothing", remedy="use a positive number"
+        )
+    for places in ranges:
+        start = places.start
+        while start < places.stop:
+            longest = start + max(1, token_budget // int(lengths[start]))
+            stop = start + 1
+            while stop < min(longest, places.stop) and lengths[stop] == lengths[start]:
+                stop += 1
+            yield range(start, stop)
+            start = stop
