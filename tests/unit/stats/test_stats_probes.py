@@ -7,13 +7,14 @@ import pytest
 
 from interpflow.errors import UserError
 from interpflow.stats.control_tasks import word_type_controls
+from interpflow.stats.folds import enough_groups
 from interpflow.stats.probe_baselines import (
     MAX_TOKEN_COLUMNS,
     position_features,
     token_bag_features,
     token_features,
 )
-from interpflow.stats.probes import enough_families, logistic_probe, ridge_probe
+from interpflow.stats.probes import logistic_probe, ridge_probe
 from interpflow.stats.record import NO_VARIATION, SINGLE_CLASS
 
 N_FAMILIES, N_ROWS = 60, 6
@@ -232,8 +233,8 @@ def test_wrong_use_is_refused():
     with pytest.raises(UserError, match="too few for a probe in 5 folds") as error:
         ridge_probe(features, value, FAMILIES % 9, seed=0)
     assert "at least 10 families" in str(error.value)
-    assert not enough_families(FAMILIES % 9)
-    assert enough_families(FAMILIES % 10)
+    assert not enough_groups(FAMILIES % 9)
+    assert enough_groups(FAMILIES % 10)
     with pytest.raises(UserError, match="do not fit"):
         ridge_probe(features[:-1], value, FAMILIES, seed=0)
     with pytest.raises(UserError, match="not finite"):

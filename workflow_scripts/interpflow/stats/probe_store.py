@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from interpflow.errors import UserError
 from interpflow.stats.control_tasks import DEFAULT_CONTROL_SETS, word_type_controls
+from interpflow.stats.folds import DEFAULT_FOLDS
 from interpflow.stats.probe_baselines import (
     position_features,
     token_bag_features,
     token_features,
 )
-from interpflow.stats.probes import DEFAULT_FOLDS, LinearProbe, logistic_probe, ridge_probe
+from interpflow.stats.probes import LinearProbe, logistic_probe, ridge_probe
 from interpflow.stats.weighted_bootstrap import DEFAULT_DRAWS
 
 Kind = Literal["ridge", "logistic"]

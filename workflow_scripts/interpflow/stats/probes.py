@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from interpflow.errors import UserError
+from interpflow.stats.folds import DEFAULT_FOLDS, GROUPS_PER_FOLD, enough_groups, group_folds
 from interpflow.stats.logistic import LOGISTIC_PENALTIES
 from interpflow.stats.logistic_fits import logistic_fits
 from interpflow.stats.probe_fits import FloatArray, IntArray, ridge_fits
@@ -22,13 +23,9 @@ from interpflow.stats.probe_scores import (
     shares,
 )
 from interpflow.stats.record import NO_VARIATION, SINGLE_CLASS
-from interpflow.stats.ridge import PENALTIES, group_folds
+from interpflow.stats.ridge import PENALTIES
 from interpflow.stats.units import codes_of
 from interpflow.stats.weighted_bootstrap import DEFAULT_DRAWS
-
-DEFAULT_FOLDS = 5
-# Fewer families to a fold and a fold's score is one family's.
-FAMILIES_PER_FOLD = 2
 
 
 @dataclass(frozen=True)
@@ -52,11 +49,6 @@ class LinearProbe:
     n_rows: int
     n_families: int
     n_features: int
-
-
-def enough_families(families: ArrayLike, n_folds: int = DEFAULT_FOLDS) -> bool:
-    """Whether the families of the rows suffice for `n_folds` grouped folds."""
-    return len(np.unique(np.asarray(families))) >= FAMILIES_PER_FOLD * n_folds
 
 
 def ridge_probe(
@@ -175,11 +167,11 @@ def _folds(
 ) -> tuple[IntArray, int, IntArray]:
     """Family codes [rows], how many there are, and the fold of each row."""
     codes, n_families = codes_of(np.asarray(families), n_rows)
-    if not enough_families(codes, n_folds):
+    if not enough_groups(codes, n_folds):
         raise UserError(
             f"{n_rows} rows of {n_families} families are too few for a probe in {n_folds} folds",
             where="families",
-            remedy=f"give at least {FAMILIES_PER_FOLD * n_folds} families, or fewer folds",
+            remedy=f"give at least {GROUPS_PER_FOLD * n_folds} families, or fewer folds",
         )
     return codes, n_families, group_folds(codes, n_folds, seed)
 

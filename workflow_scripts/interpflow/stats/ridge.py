@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from interpflow.errors import UserError
-from interpflow.stats.units import codes_of, group_sums
+from interpflow.stats.units import group_sums
 
 FloatArray = NDArray[np.float64]
 
@@ -51,25 +50,6 @@ class Moments:
 class _Fold:
     rows: NDArray[np.intp]
     moments: Moments
-
-
-def group_folds(groups: ArrayLike, n_folds: int, seed: int) -> NDArray[np.intp]:
-    """Fold 0…n_folds−1 of each row; all rows of a group share one, folds balanced in groups.
-
-    Raises UserError with fewer groups than folds.
-    """
-    labels = np.asarray(groups)
-    codes, n_groups = codes_of(labels, len(labels))
-    if n_groups < n_folds:
-        raise UserError(
-            f"{n_groups} groups cannot be split into {n_folds} folds",
-            where="groups",
-            remedy="use more base lists or fewer folds",
-        )
-    fold_of_group = np.empty(n_groups, dtype=np.intp)
-    order = np.random.default_rng(seed).permutation(n_groups)
-    fold_of_group[order] = np.arange(n_groups) % n_folds
-    return fold_of_group[codes]
 
 
 def _moments(data: FloatArray, positions: NDArray[np.intp], n_positions: int) -> Moments:

@@ -18,7 +18,7 @@ from interpflow.models.reference.interchange import (
     swapped_streams,
 )
 from interpflow.models.reference.rows import Row, encode_rows
-from interpflow.stats.probing import probe
+from interpflow.stats.partial_probe import partial_probe
 from interpflow.stats.slope import shifted_accuracy, slope_through_origin
 from interpflow.tasks.counting.prompts import CountingTemplate, answer_text
 
@@ -173,7 +173,7 @@ def running_count_probe(
         counts.append(batch.word_labels[:, 1].numpy())
         places += [place for drawn in lists for place in range(len(drawn.words))]
         groups.append(batch.word_places[:, 0].numpy() + start)
-    found = probe(
+    found = partial_probe(
         np.concatenate(states), np.concatenate(counts), places, np.concatenate(groups), seed=seed
     )
     return {

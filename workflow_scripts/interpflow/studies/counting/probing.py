@@ -13,7 +13,8 @@ from interpflow.activations.store import ActivationStore, open_store
 from interpflow.config.counting import CountingMediation
 from interpflow.config.identity import derived_seed
 from interpflow.stats.control_tasks import draw_half_sets, running_counts
-from interpflow.stats.probing import DEFAULT_FOLDS, ProbeResult, probe
+from interpflow.stats.folds import enough_groups
+from interpflow.stats.partial_probe import PartialProbe, partial_probe
 from interpflow.stats.record import Estimate
 from interpflow.studies.counting.verdict import Decodability
 from interpflow.tables.parquet import read_rows
@@ -122,10 +123,10 @@ def probe_task(
 
 def _probe(
     name: str, site: str, features: np.ndarray, task: ProbeTask, kept: np.ndarray, seed: int
-) -> ProbeResult | None:
-    if len(set(task.groups[kept])) < 2 * DEFAULT_FOLDS:
+) -> PartialProbe | None:
+    if not enough_groups(task.groups[kept]):
         return None
-    return probe(
+    return partial_probe(
         features[kept],
         task.target[kept],
         task.positions[kept],
@@ -135,7 +136,7 @@ def _probe(
     )
 
 
-def _row(name: str, site: str, found: ProbeResult) -> dict[str, Any]:
+def _row(name: str, site: str, found: PartialProbe) -> dict[str, Any]:
     record = found.partial_r2.to_row() | {
         "p_value": found.selectivity.p_value,
         "n_resamples": found.selectivity.n_resamples,

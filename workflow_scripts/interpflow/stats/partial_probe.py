@@ -11,18 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from interpflow.errors import UserError
+from interpflow.stats.folds import DEFAULT_FOLDS, group_folds
 from interpflow.stats.ratios import ratio_of_means
 from interpflow.stats.record import NO_VARIATION, TOO_FEW_CLUSTERS, Estimate, undefined
-from interpflow.stats.ridge import PENALTIES, OutOfFold, group_folds, out_of_fold
+from interpflow.stats.ridge import PENALTIES, OutOfFold, out_of_fold
 from interpflow.stats.units import codes_of, group_sums
 
 FloatArray = NDArray[np.float64]
 
-DEFAULT_FOLDS = 5
-
 
 @dataclass(frozen=True)
-class ProbeResult:
+class PartialProbe:
     """Out-of-fold partial R² of the task beyond position, and its control tasks.
 
     `partial_r2` has a Fieller interval over groups; `selectivity` is the task's score minus the
@@ -57,7 +56,7 @@ def _probe_data(
     return data - data.mean(axis=0), codes
 
 
-def probe(
+def partial_probe(
     features: ArrayLike,
     target: ArrayLike,
     positions: ArrayLike,
@@ -68,7 +67,7 @@ def probe(
     penalties: Sequence[float] = PENALTIES,
     seed: int,
     quantity: str = "partial R²",
-) -> ProbeResult:
+) -> PartialProbe:
     """Linearly decodable information on `target` beyond position, with selectivity.
 
     `features` [rows, d] float32, `target` [rows], `positions` [rows] (free intercept each),
@@ -95,7 +94,7 @@ def probe(
     else:
         partial = _partial_estimate(found, group_codes, n_groups, quantity, seed)
     centred = ((task - task.mean()) ** 2).sum()
-    return ProbeResult(
+    return PartialProbe(
         partial_r2=partial,
         selectivity=_selectivity(scores[0], scores[1:], record),
         control_partial_r2=scores[1:],

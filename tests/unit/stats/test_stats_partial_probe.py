@@ -7,9 +7,9 @@ import pytest
 
 from interpflow.errors import UserError
 from interpflow.stats.control_tasks import draw_control_sets, running_counts
-from interpflow.stats.probing import best_layer_p, position_only_r2, probe
+from interpflow.stats.folds import group_folds
+from interpflow.stats.partial_probe import best_layer_p, partial_probe, position_only_r2
 from interpflow.stats.record import NO_VARIATION
-from interpflow.stats.ridge import group_folds
 
 N_WORDS, N_LISTS = 10, 150
 
@@ -31,7 +31,7 @@ def lists():
 
 def _probe(lists, features, **changes):
     arguments = {"controls": lists["controls"], "seed": 1} | changes
-    return probe(
+    return partial_probe(
         np.asarray(features, dtype=np.float32),
         lists["count"],
         lists["position"],
@@ -122,18 +122,20 @@ def test_memorised_lists_look_decodable_only_when_folds_split_them(lists):
     identity = np.random.default_rng(5).normal(size=(N_LISTS, 120))[lists["list"]]
     rows = np.arange(len(value))
     positions = np.zeros(len(value))
-    held = probe(identity, value, positions, lists["list"], seed=0)
-    split = probe(identity, value, positions, rows, seed=0)
+    held = partial_probe(identity, value, positions, lists["list"], seed=0)
+    split = partial_probe(identity, value, positions, rows, seed=0)
     assert held.partial_r2.estimate < 0.05
     assert split.partial_r2.estimate > 0.5
 
 
 def test_constant_target_is_undefined(lists):
-    found = probe(np.ones((20, 2)), np.zeros(20), np.zeros(20), np.repeat(np.arange(10), 2), seed=0)
+    found = partial_probe(
+        np.ones((20, 2)), np.zeros(20), np.zeros(20), np.repeat(np.arange(10), 2), seed=0
+    )
     assert found.partial_r2.flags == (NO_VARIATION,)
     assert math.isnan(found.selectivity.estimate)
     with pytest.raises(UserError, match="finite"):
-        probe(np.full((20, 2), np.nan), np.zeros(20), np.zeros(20), np.arange(20), seed=0)
+        partial_probe(np.full((20, 2), np.nan), np.zeros(20), np.zeros(20), np.arange(20), seed=0)
 
 
 def test_best_layer_competes_with_best_layers():
