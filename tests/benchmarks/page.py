@@ -19,10 +19,13 @@ HEAD = """# Performance
 interpflow beside TransformerLens, nnsight, pyvene, lm-evaluation-harness and a plain loop of torch
 hooks, on the same work with the same weights (random, seeded), in float32 on one thread unless
 said otherwise. Each implementation runs in its own process; rounds are interleaved, and the median
-of the three closest rounds counts. Times are CPU seconds of the whole work, loading excluded.
+of the three fastest rounds counts. Times are CPU seconds of the whole work, loading excluded.
 *Ratio* is the time of a row over interpflow's. *Difference* is the largest absolute difference
 from the plain loop's numbers; beside it stands the largest of these numbers. Rows that say so ran
 only that many sites or prompts, drawn at random, and are scaled to all.
+
+No other library checks that its interventions act, so *interpflow* is timed with its gates and its
+audit off; *interpflow, checked* is what `sweep` does by default.
 
 `make bench` measures all of this and writes this page.
 """

@@ -8,8 +8,9 @@ from typing import Any
 OURS = ("interpflow",)
 LIBRARIES = ("TransformerLens", "nnsight", "pyvene")
 # All but the oracle, which runs every site whole.
-SWEEPS = ("interpflow", "plain hooks", "hooks, last logits", *LIBRARIES, "linears")
-FEW = ("interpflow", "plain hooks", "pyvene", "linears")
+CHECKED = ("interpflow", "interpflow, checked")
+SWEEPS = (*CHECKED, "plain hooks", "hooks, last logits", *LIBRARIES, "linears")
+FEW = (*CHECKED, "plain hooks", "pyvene", "linears")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""interpflow's sweep, and the same by its own slow oracle."""
+"""interpflow's sweep: bare, with its checks, and by its own slow oracle."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from tests.benchmarks.works import SweepWork
 METRIC = "logit_diff"
 
 
-def sweep(work: SweepWork, place: Place, *, oracle: bool = False) -> Job:
-    """One call of `interpflow.engine.sweep`, everything it does by default included; with `oracle`
-    every site by a whole forward of its own."""
+def sweep(work: SweepWork, place: Place, **options: Any) -> Job:
+    """One call of `interpflow.engine.sweep`; `options` are its further arguments."""
     model = load_engine(work, place)
     positions = "answer" if work.component == "head_out" else "all"
     pairs = work.pairs()
@@ -32,7 +31,7 @@ def sweep(work: SweepWork, place: Place, *, oracle: bool = False) -> Job:
             positions=positions,
             direction="denoise",
             metrics=(METRIC,),
-            oracle=oracle,
+            **options,
         )
 
     def values() -> np.ndarray:

@@ -12,8 +12,9 @@ from tests.benchmarks.works import DumpWork, LinearWork, ScoringWork, SweepWork,
 SAMPLED_SITES = 12
 
 SWEEPS: dict[str, tuple[str, dict]] = {
-    "interpflow": ("interpflow_engine:sweep", {}),
-    "interpflow, oracle": ("interpflow_engine:sweep", {"oracle": True}),
+    "interpflow": ("interpflow_engine:sweep", {"check": "off"}),
+    "interpflow, checked": ("interpflow_engine:sweep", {}),
+    "interpflow, oracle": ("interpflow_engine:sweep", {"check": "off", "oracle": True}),
     "plain hooks": ("plain_hooks:sweep", {"n_sites": 16}),
     "hooks, last logits": ("plain_hooks:sweep", {"n_sites": SAMPLED_SITES, "last_only": True}),
     "TransformerLens": ("transformer_lens_bridge:sweep", {"n_sites": SAMPLED_SITES}),
