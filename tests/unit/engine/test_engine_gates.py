@@ -62,7 +62,7 @@ def edit_a_feature_of_the_first_row(
 ) -> Tensor:
     """What indexing a bare tensor as if it were a tuple does: output[0][:, p] = value."""
     edited = states.clone()
-    edited[0][:, places[0] % states.shape[-1]] = values[0, 0]
+    edited[0][:, places[0] % edited.shape[2]] = values.flatten()[0]
     return edited
 
 

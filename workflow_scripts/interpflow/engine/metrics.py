@@ -17,6 +17,9 @@ from interpflow.errors import UserError
 
 Metric = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
+# Metrics that jump when two logits change places.
+DISCRETE_METRICS = ("argmax_candidate",)
+
 
 def answer_contrast_metric(
     clean_token_ids: Sequence[int],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 from interpflow.config.counting import CountingPairs
 from interpflow.config.model import ModelSettings
 from interpflow.engine import (
+    Audit,
     Model,
     Site,
     SweepResult,
@@ -48,6 +49,8 @@ from interpflow.tasks.counting.prompts import load_templates
 logger = logging.getLogger("counting.mediation")
 
 METRICS = ("logit_difference", "expected_count", "kl", "argmax_candidate")
+# Of all sites, how many are run again by whole passes of the model's own code.
+AUDITED_SHARE = 0.05
 # Parts other than the residual are patched where the tested families look, not at every token.
 COMPONENT_SLOTS = ("item", "later_items", "answer")
 RANDOM_COMPONENT_SLOTS = ("words", "answer")
@@ -64,6 +67,7 @@ class Sweeping:
     n_tail: int
     tokens_per_batch: int
     seed: int
+    audits: list[Audit] = field(default_factory=list)
 
 
 def run_mediation(
@@ -122,10 +126,17 @@ def run_mediation(
         tables += sweep_minimal(context, pairs["minimal"], components, heads)
         tables += sweep_random(context, pairs["random"], components)
         tables += sweep_prefix(context, pairs["prefix"], window)
+        gates["templates"][template_id]["audit"] = _summary(context.audits)
         used += chosen.rows()
     write_table(pairs_path, "counting_pairs", used, provenance)
     write_table(effects_path, "pair_effects", pa.concat_tables(tables), provenance)
     write_document(gates_path, "counting_gates", gates, provenance)
+
+
+def _summary(audits: Sequence[Audit]) -> dict[str, Any]:
+    """The audits of all sweeps together: how many cells were run again, and the worst of them."""
+    worst = max(audits, key=lambda audit: audit.relative)
+    return {**worst.to_dict(), "n_cells": sum(audit.n_cells for audit in audits)}
 
 
 def _refused(name: str, reason: str) -> dict[str, Any]:
@@ -254,7 +265,10 @@ def _sweep(
         batch_tokens=context.tokens_per_batch,
         donor=states,
         seed=context.seed,
+        audit=AUDITED_SHARE,
     )
+    if result.audit is not None:
+        context.audits.append(result.audit)
     direction = "denoise" if clean_is_donor else "noise"
     logger.info(
         "%s %s pairs, %s, %s donor: %d sites x %d places, %d patched rows",
