@@ -126,6 +126,18 @@ class EdgeMap:
             start += size
         return found
 
+    def receivers_of(self, sender: Site) -> tuple[Receiver, ...]:
+        """The receivers that feed a sender: q, k and v of a head, the MLP's own; none the
+        embedding."""
+        layer = sender.layer
+        if sender.component == "embed":
+            return ()
+        if sender.head is None:
+            return (Receiver("mlp", layer),)
+        group = sender.head // (self.n_heads // self.n_kv_heads)
+        kinds = (("q", sender.head), ("k", group), ("v", group))
+        return tuple(Receiver(kind, layer, head) for kind, head in kinds)
+
     @cached_property
     def exists(self) -> np.ndarray:
         """bool [receiver, sender]: which pairs are edges."""
