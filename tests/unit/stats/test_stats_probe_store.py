@@ -1,15 +1,18 @@
 """Probing an activation store: rows of targets, controls and baselines from its index."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from interpflow.activations import ActivationWriter, SiteRecord, open_store, plan_store
 from interpflow.errors import UserError
-from interpflow.stats.probe_store import probe_store
+from interpflow.stats.probe_store import ActivationMatrix, probe_store
 
 N_EXAMPLES, N_TOKENS = 80, 5
+WORDS = ("owl", "cat", "elm", "oak")
 
 
 @dataclass
@@ -25,6 +28,9 @@ class Store:
         made = rng.normal(size=(len(self.values), 6)).astype(np.float32)
         if site == "signal":
             made[:, 2] += 3 * self.values
+        if site == "words":
+            words = self.index["word"].to_pylist()
+            made[:, :4] = np.array([[word == name for name in WORDS] for word in words])
         self.asked.append(rows)
         return made if rows is None else made[rows]
 
@@ -38,7 +44,7 @@ def store():
             "example_id": [f"e{k // N_TOKENS}" for k in range(n)],
             "token_position": [k % N_TOKENS for k in range(n)],
             "token_id": rng.integers(0, 12, n),
-            "word": rng.choice(["owl", "cat", "elm", "oak"], n),
+            "word": rng.choice(WORDS, n),
         }
     )
     return Store(index, rng.normal(size=n), [])
@@ -49,7 +55,7 @@ def families():
     return {f"e{k}": f"f{k // 2}" for k in range(N_EXAMPLES)}
 
 
-def _targets(store, positions=range(N_TOKENS)):
+def _targets(store, positions=tuple(range(N_TOKENS))):
     """In reverse order: rows must be found by key, not by place."""
     keys = zip(store.index["example_id"].to_pylist(), store.index["token_position"].to_pylist())
     found = {key: value for key, value in zip(keys, store.values) if key[1] in positions}
@@ -100,6 +106,18 @@ def test_labels_with_controls_by_word(store, families):
     assert len(accuracy.control_scores) == 3
 
 
+def test_controls_follow_the_column_they_are_asked_for(store, families):
+    scores = [
+        probe_store(
+            store, "words", _targets(store), families, control_by=column, n_controls=5,
+            baselines=(), n_resamples=9, seed=0,
+        ).probe.scores["r2"].control_scores
+        for column in ("word", "token_id")
+    ]  # fmt: skip
+    assert scores[0].min() > 0.99
+    assert scores[1].max() < 0.2
+
+
 def test_token_bag_knows_a_running_count_that_the_token_does_not(store, families):
     tokens = store.index["token_id"].to_numpy() == 4
     count = tokens.reshape(N_EXAMPLES, N_TOKENS).cumsum(axis=1).reshape(-1)
@@ -109,6 +127,36 @@ def test_token_bag_knows_a_running_count_that_the_token_does_not(store, families
     assert baselines["token_bag"].estimate > 0.95
     assert baselines["token"].estimate < 0.8
     assert len(r2.probe.scores["r2"].control_scores) == 0
+
+
+def test_a_store_on_disk_is_probed_shard_by_shard(tmp_path, store, families):
+    ids, lengths = [f"e{k}" for k in range(N_EXAMPLES)], [N_TOKENS] * N_EXAMPLES
+    sites = [SiteRecord("resid_post.L0", width=6, dtype="float16")]
+    plan = plan_store(
+        ids, lengths, sites, shard_tokens=64, columns={}, model_revision="r", tokenizer_digest="t"
+    )
+    held = store.matrix("signal")
+    with ActivationWriter(tmp_path / "activations", plan) as writer:
+        for start in range(0, N_EXAMPLES, 10):
+            rows = np.arange(start * N_TOKENS, (start + 10) * N_TOKENS)
+            writer.append(
+                ids[start : start + 10],
+                {"resid_post.L0": held[rows].astype(np.float16)},
+                {
+                    "token_position": rows % N_TOKENS,
+                    "token_id": store.index["token_id"].to_numpy()[rows],
+                    "char_start": rows,
+                    "char_end": rows + 1,
+                    "role": ["word"] * len(rows),
+                },
+            )
+    opened: ActivationMatrix = open_store(tmp_path / "activations")
+    settings: dict[str, Any] = {"n_controls": 3, "n_resamples": 9, "seed": 0}
+    targets = _targets(store, [0, 2, 4])
+    on_disk = probe_store(opened, "resid_post.L0", targets, families, **settings)
+    in_memory = probe_store(store, "signal", targets, families, **settings)
+    assert on_disk.rows.tolist() == in_memory.rows.tolist()
+    assert on_disk.probe.predictions == pytest.approx(in_memory.probe.predictions, abs=0.02)
 
 
 def test_wrong_use_is_refused(store, families):
