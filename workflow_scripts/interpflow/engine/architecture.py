@@ -28,7 +28,10 @@ BLOCK_PATHS = (
     "model.language_model.layers",
     "language_model.model.layers",
 )
-FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm")
+FINAL_NORM_NAMES = (
+    "norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm",
+    "embedding_norm",
+)  # fmt: skip
 AFTER_NORM_NAMES = ("project_out",)
 ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
 # Some attention modules wrap the one that holds the projections (GPT-Neo).

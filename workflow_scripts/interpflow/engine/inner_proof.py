@@ -20,6 +20,7 @@ from interpflow.engine.architecture import Architecture
 from interpflow.engine.attention import AttentionNotSupported
 from interpflow.engine.edits import AnyEdit
 from interpflow.engine.probe_pass import SMALLEST_UNIT, ProbePass, miss, noise, own, refuse
+from interpflow.engine.resume_proof import CANNOT
 from interpflow.engine.sites import ATTENTION_COMPONENTS, Site
 
 # Rounding units that one block's attention or projection may miss by, and a whole pass.
@@ -34,10 +35,10 @@ def prove_attention(
         proven = _attention(module, architecture, seen)
     except AttentionNotSupported as error:
         proven = f"its attention cannot be taken over: {error}"
-    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+    except CANNOT as error:
         proven = (
-            "its attention cannot be taken over by the attention interface "
-            f"({type(error).__name__}: {error})"
+            f"{architecture.blocks[0].attention_name} does not work through the attention "
+            f"interface of transformers ({type(error).__name__}: {error})"
         )
     if isinstance(proven, str):
         return refuse(architecture, proven, *ATTENTION_COMPONENTS)

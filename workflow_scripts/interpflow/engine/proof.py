@@ -21,6 +21,7 @@ from interpflow.engine.architecture import Architecture, BlockParts
 from interpflow.engine.forward import run_forward
 from interpflow.engine.inner_proof import prove_attention, prove_neurons
 from interpflow.engine.probe_pass import ProbePass, miss, noise, probe_ids, refuse
+from interpflow.engine.resume_proof import CANNOT
 from interpflow.engine.sites import Site
 from interpflow.errors import UserError
 
@@ -32,10 +33,18 @@ SUM_UNITS, PRODUCT_UNITS = 8, 64
 def prove(module: PreTrainedModel, architecture: Architecture) -> Architecture:
     """The map with every component either proven or in `refused` with the reason.
 
-    Raises UserError, naming the module, when the residual stream itself cannot be proven.
+    Raises UserError, naming the module, when the residual stream itself cannot be proven, or when
+    the model does not run at all.
     """
     ids = probe_ids(module, architecture)
-    seen = ProbePass(module, architecture, ids)
+    try:
+        seen = ProbePass(module, architecture, ids)
+    except CANNOT as error:
+        raise UserError(
+            f"the model does not run on a probe batch: {type(error).__name__}: {error}",
+            where=architecture.family,
+            remedy="check its configuration and the dtype it is loaded in",
+        ) from error
     architecture = replace(architecture, block_returns_tuple=seen.block_returns_tuple)
     _prove_chain(architecture, seen)
     _prove_causal(module, architecture, seen)

@@ -11,6 +11,8 @@ from interpflow.engine.sites import Site
 
 # Rounding units of the largest logit that leaving out may cost.
 UNITS = 64
+# What a model raises that cannot be run this way.
+CANNOT = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError)
 
 
 def fastest_path(module: PreTrainedModel, architecture: Architecture) -> str:
@@ -21,7 +23,10 @@ def fastest_path(module: PreTrainedModel, architecture: Architecture) -> str:
     layers = range(architecture.n_layers)
     sites = [Site("resid_pre", i) for i in layers]
     sites.append(Site("resid_post", architecture.n_layers - 1))
-    whole = run_forward(module, architecture, ids, capture=sites, keep_keys_values=True)
+    try:
+        whole = run_forward(module, architecture, ids, capture=sites, keep_keys_values=True)
+    except CANNOT:  # recurrent blocks keep no keys and values
+        whole = run_forward(module, architecture, ids, capture=sites)
     starts = sorted({0, 1, architecture.n_layers // 2, architecture.n_layers})
     path = "full"
     for name, first in (("resume", 0), ("resume+prefix", length // 2)):
@@ -35,7 +40,7 @@ def fastest_path(module: PreTrainedModel, architecture: Architecture) -> str:
             resume = Resume(start, residual, first, prefix)
             try:
                 part = run_forward(module, architecture, ids[:, first:], resume=resume)
-            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+            except CANNOT:
                 return path  # a model that cannot be entered halfway is run whole
             if miss(part.logits, whole.logits[:, first:]) > UNITS:
                 return path
