@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,16 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from interpflow.activations.plan import plan_store
-from interpflow.activations.sites import SiteRecord
-from interpflow.activations.writer import ActivationWriter
 from interpflow.config.base import Range
 from interpflow.config.counting import CountingBenchmark
 from interpflow.config.model import ModelSettings
-from interpflow.engine import Model, all_sites, load
-from interpflow.inference.batching import plan_batches
+from interpflow.engine import Model, load
+from interpflow.inference.activation_dump import dump_activations
 from interpflow.inference.generation import generate
 from interpflow.inference.scoring import score_answers
 from interpflow.models.manifest import tokenizer_sha256, weights_revision
@@ -171,64 +166,23 @@ def write_word_residuals(
 
     Types are the model's own; float64, which is not stored, is rounded to float32.
     """
-    # Longest first, as batches are made, so that a shard is filled before the next one begins.
-    order = sorted(range(len(rows)), key=lambda i: -len(prompts[i].ids))
-    sites = all_sites(engine, ("embed", "resid_post"))
-    dtype = str(engine.dtype).removeprefix("torch.").replace("float64", "float32")
-    plan = plan_store(
-        [rows[i]["example_id"] for i in order],
-        [len(prompts[i].word_positions) for i in order],
-        [SiteRecord(str(site), width=engine.d_model, dtype=dtype) for site in sites],
+    counts = [len(prompt.word_positions) for prompt in prompts]
+    return dump_activations(
+        engine,
+        [prompt.ids for prompt in prompts],
+        path,
+        example_ids=[row["example_id"] for row in rows],
+        positions=[[found[-1] for found in prompt.word_positions] for prompt in prompts],
+        columns={
+            "char_start": [row["word_starts"] for row in rows],
+            "char_end": [row["word_ends"] for row in rows],
+            "role": [["word"] * count for count in counts],
+            "word": [range(count) for count in counts],
+        },
+        column_types={"word": pa.int32()},
         model_revision=model_revision,
         tokenizer_digest=tokenizer_digest,
-        # Of the prompts as the model reads them: the chat template decides, too.
-        settings={"positions": "last token of each word", "token_ids": _ids_digest(prompts)},
-        columns={"word": pa.int32()},
+        token_budget=tokens_per_batch,
+        provenance=provenance,
+        progress=logger,
     )
-    with ActivationWriter(path, plan, provenance=provenance) as writer:
-        for places in writer.remaining():
-            chosen = [order[place] for place in places]
-            lengths = [len(prompts[i].ids) for i in chosen]
-            for batch in plan_batches(lengths, tokens_per_batch):
-                members = [chosen[k] for k in batch]
-                last = [[found[-1] for found in prompts[i].word_positions] for i in members]
-                captured = engine.capture([prompts[i].ids for i in members], sites, positions=last)
-                # Rows of fewer words than the longest are filled up with NaN.
-                kept = torch.tensor([len(found) for found in last])[:, None] > torch.arange(
-                    max(map(len, last))
-                )
-                writer.append(
-                    [rows[i]["example_id"] for i in members],
-                    {
-                        str(site): values[kept.to(values.device)]
-                        for site, values in captured.items()
-                    },
-                    _word_columns([prompts[i] for i in members], [rows[i] for i in members]),
-                )
-    return plan.total_tokens
-
-
-def _word_columns(
-    prompts: Sequence[PromptTokens], rows: Sequence[Mapping[str, Any]]
-) -> dict[str, list[Any]]:
-    """Index columns of the words of prompts, one after the other; characters are the word's."""
-    words = [
-        (prompt, row, k) for prompt, row in zip(prompts, rows)
-        for k in range(len(prompt.word_positions))
-    ]  # fmt: skip
-    places = [prompt.word_positions[k][-1] for prompt, _, k in words]
-    return {
-        "token_position": places,
-        "token_id": [prompt.ids[place] for (prompt, _, _), place in zip(words, places)],
-        "char_start": [row["word_starts"][k] for _, row, k in words],
-        "char_end": [row["word_ends"][k] for _, row, k in words],
-        "role": ["word"] * len(words),
-        "word": [k for _, _, k in words],
-    }
-
-
-def _ids_digest(prompts: Sequence[PromptTokens]) -> str:
-    digest = hashlib.sha256()
-    for prompt in prompts:
-        digest.update(repr(prompt.ids).encode())
-    return digest.hexdigest()
