@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from planted_runs import MAKERS, planted, swept
 
-from interpflow.engine import Site
+from interpflow.engine import Site, load, sweep
 from interpflow.models.planted import (
     Role,
     Task,
@@ -39,22 +39,8 @@ def found(
         chosen, effects[direction] = swept(
             model, pairs, direction, sites=sites, connected=connected, **options
         )
-        roles = roles_of(model.truth, chosen)
-        if heads_only:
-            roles = at_answer(model, chosen)
+        roles = roles_of(model.truth, chosen, at="answer" if heads_only else None)
     return score_directions(effects, roles)
-
-
-def at_answer(model, sites) -> tuple[Role, ...]:
-    """Roles at the answer position: what acts elsewhere is irrelevant there."""
-    acts = {(s.component, s.layer, s.head): s.acts_at for s in model.truth}
-    roles = roles_of(model.truth, sites)
-    return tuple(
-        "irrelevant"
-        if role == "needed" and "answer" not in acts[site.component, site.layer, site.head]
-        else role
-        for site, role in zip(sites, roles)
-    )
 
 
 @pytest.mark.parametrize("task", ["induction", "counting"])
@@ -116,6 +102,18 @@ def test_parts_act_where_they_should_and_nowhere_else(name: str, task: Task) -> 
         for row, pair in enumerate(pairs):
             elsewhere = np.delete(effects[row, index], list(pair.spans[acts_at[0]]))
             assert np.abs(elsewhere).max() < 1e-5
+
+
+@BOTH
+def test_pairs_go_into_the_public_sweep_as_they_are(name: str) -> None:
+    model = planted(name, "induction")
+    pairs = [pair.as_mapping() for pair in model.make_pairs(N_PAIRS, seed=7)]
+    # The gates ask that keys and values at the last position matter: here they do not.
+    found = sweep(load(model.module), pairs, "head_out", "answer", check="audit")
+    sites = [Site("head_out", i, h) for i in range(N_LAYERS) for h in range(N_HEADS)]
+    effects = found.effects["logit_diff"].reshape(N_PAIRS, len(sites))
+    score = score_against_truth(effects, roles_of(model.truth, sites, at="answer"))
+    assert (score.auroc.estimate, score.n_dead_effects) == (1.0, 0)
 
 
 def test_a_wrong_truth_is_noticed() -> None:

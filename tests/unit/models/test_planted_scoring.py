@@ -10,10 +10,12 @@ from interpflow.models.planted import (
     Role,
     effects_at_span,
     null_calibration,
+    roles_of,
     score_against_truth,
     score_directions,
 )
 from interpflow.models.planted.pairs import make_pairs
+from interpflow.models.planted.truth import PlantedSite
 from interpflow.models.planted.vocabulary import ANSWER_POSITION, PROMPT_LENGTH
 from interpflow.stats.permutation import sign_flip
 
@@ -45,6 +47,16 @@ def test_dead_effects_are_counted_even_where_they_cancel() -> None:
     effects = np.zeros((2, 4, 1))
     effects[:, 2, 0] = [1, -1]
     assert score_against_truth(effects, ROLES).n_dead_effects == 2
+
+
+def test_a_part_that_acts_elsewhere_is_irrelevant_at_the_answer() -> None:
+    truth = (
+        PlantedSite("head_out", 0, 1, "needed", "previous token", ("successors",)),
+        PlantedSite("head_out", 1, 0, "needed", "induction", ("answer",)),
+        PlantedSite("mlp_out", 1, None, "dead", ""),
+    )
+    assert roles_of(truth, truth[::-1]) == ("dead", "needed", "needed")
+    assert roles_of(truth, truth[::-1], at="answer") == ("dead", "needed", "irrelevant")
 
 
 def test_constant_scores_say_nothing() -> None:

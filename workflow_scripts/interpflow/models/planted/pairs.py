@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from interpflow.errors import UserError
 from interpflow.models.planted.truth import TASKS, Task
@@ -127,3 +128,7 @@ class PlantedPair:
     corrupted: tuple[int, ...]
     answers: tuple[int, int]
     spans: dict[str, tuple[int, ...]]
+
+    def as_mapping(self) -> dict[str, Any]:
+        """What a sweep takes: clean, corrupted and answers."""
+        return {"clean": self.clean, "corrupted": self.corrupted, "answers": self.answers}

@@ -26,9 +26,18 @@ class SiteLike(Protocol):
     def head(self) -> int | None: ...
 
 
-def roles_of(truth: Iterable[PlantedSite], sites: Iterable[SiteLike]) -> tuple[Role, ...]:
-    """The role of each site, in their order; UserError for a site of which nothing is known."""
-    known = {(s.component, s.layer, s.head): s.role for s in truth}
+def roles_of(
+    truth: Iterable[PlantedSite], sites: Iterable[SiteLike], *, at: str | None = None
+) -> tuple[Role, ...]:
+    """The role of each site, in their order.
+
+    at: the name of the one span that is patched ("answer"): a part that is needed elsewhere only
+    counts as irrelevant. Raises UserError for a site of which nothing is known.
+    """
+    known: dict[tuple[str, int, int | None], Role] = {}
+    for part in truth:
+        elsewhere = part.role == "needed" and at is not None and at not in part.acts_at
+        known[part.component, part.layer, part.head] = "irrelevant" if elsewhere else part.role
     roles = []
     for site in sites:
         place = (site.component, site.layer, site.head)
