@@ -37,7 +37,8 @@ class LinearProbe:
     labels; `fold_of` [rows]; `penalties` [folds] as chosen in inner folds; `classes` in the order
     of `log_odds`. Intervals resample families, and are widened by what refitting on other families
     would add (infinitesimal jackknife). Simulated coverage of 95 % intervals: above .99 where there
-    is nothing to read, .84 at an R² of .03, .92 to .96 for strong signals. Presence is not use: the causal claim needs an intervention.
+    is nothing to read, .84 at an R² of .03, .92 to .96 for strong signals.
+    Presence is not use: the causal claim needs an intervention.
     """
 
     scores: dict[str, ProbeScore]
