@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def dump(work: DumpWork, place: Place) -> Job:
     target = scratch() / "dumps" / work.shape.name / f"interpflow-{work.n_prompts}"
 
     def run() -> None:
+        shutil.rmtree(target, ignore_errors=True)  # a finished store would not be written again
         dump_activations(
             model,
             prompts,  # type: ignore[arg-type]
