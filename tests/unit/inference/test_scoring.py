@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from interpflow.errors import UserError
-from interpflow.inference import forward, scoring
+from interpflow.inference import forward
 from interpflow.inference.answer_trie import build_trie
 from interpflow.inference.scoring import score_answers
 from interpflow.models.tokens import encode
+from tests.unit.inference.plain_scores import plain_scores
 
 PROMPTS = [
     "Count the words.\nType: fruit\nList: [apple pear dog]\nAnswer: (",
@@ -24,26 +25,11 @@ ANSWERS = [f"{count})" for count in range(16)]
 KINDS = ["llama", "gpt2", "mistral_window", "gemma2", "bloom", "mamba"]
 
 
-def naive(model, tokenizer, prompts, answers):
-    """[prompt, answer] sum of log-probabilities from separate, unpadded forwards."""
-    scores = np.zeros((len(prompts), len(answers)))
-    for i, prompt in enumerate(prompts):
-        start = len(encode(tokenizer, prompt).ids)
-        for j, answer in enumerate(answers):
-            ids = torch.tensor([encode(tokenizer, prompt + answer).ids])
-            with torch.no_grad():
-                log_p = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)[0]
-            scores[i, j] = sum(
-                log_p[at - 1, ids[0, at]].item() for at in range(start, ids.shape[1])
-            )
-    return scores
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_separate_forwards(tiny, kind):
     model, tokenizer = tiny(kind)
     scores = score_answers(model, tokenizer, PROMPTS, ANSWERS)
-    expected = naive(model, tokenizer, PROMPTS, ANSWERS)
+    expected = plain_scores(model, tokenizer, PROMPTS, ANSWERS)
     np.testing.assert_allclose(scores.log_prob, expected, atol=2e-4)
     assert np.ptp(expected) > 1  # the comparison would see a wrong answer or prompt
     assert scores.log_prob.dtype == np.float64
@@ -55,7 +41,7 @@ def test_equals_separate_forwards(tiny, kind):
         ("llama", "tree"),
         ("gpt2", "tree"),
         ("gemma2", "tree"),
-        ("mistral_window", "rows"),
+        ("mistral_window", "tree"),
         ("bloom", "rows"),
         ("mamba", "rows"),
     ],
@@ -70,7 +56,7 @@ def test_multi_token_answers_without_terminator_token(tiny):
     prompts = ["List: fig,", "The answer:"]
     scores = score_answers(model, tokenizer, prompts, answers)
     np.testing.assert_allclose(
-        scores.log_prob, naive(model, tokenizer, prompts, answers), atol=2e-4
+        scores.log_prob, plain_scores(model, tokenizer, prompts, answers), atol=2e-4
     )
 
 
@@ -100,22 +86,22 @@ def test_each_prompt_position_is_run_once(tiny):
     handle = model.model.layers[0].register_forward_pre_hook(
         lambda _module, args: seen.append(tuple(args[0].shape[:2]))
     )
-    widths = []
-    head = model.lm_head.register_forward_hook(lambda _m, _a, out: widths.append(out.shape[1]))
+    shapes = []
+    head = model.lm_head.register_forward_hook(lambda _m, _a, out: shapes.append(out.shape[:2]))
     scores = score_answers(model, tokenizer, PROMPTS[:1], ANSWERS)
     handle.remove()
     head.remove()
     n_prompt = len(encode(tokenizer, PROMPTS[0]).ids)
     # ten digits and the six second digits; the terminators are leaves
-    assert seen[-2:] == [(1, n_prompt), (1, 16)]
-    assert widths[-2:] == [1, 16]
+    assert seen[-1] == (1, n_prompt + 16)
+    assert shapes[-1] == (17, 1)  # the prompt's end and the inner nodes
     assert scores.n_forward_tokens == n_prompt + 16
 
 
 def test_read_outs(tiny):
     model, tokenizer = tiny()
     scores = score_answers(model, tokenizer, PROMPTS, ANSWERS)
-    expected = naive(model, tokenizer, PROMPTS, ANSWERS)
+    expected = plain_scores(model, tokenizer, PROMPTS, ANSWERS)
     ranked = np.sort(expected, axis=1)
     np.testing.assert_allclose(scores.margin, ranked[:, -1] - ranked[:, -2], atol=4e-4)
     np.testing.assert_allclose(scores.captured_mass, np.exp(expected).sum(axis=1), rtol=1e-3)
@@ -166,7 +152,7 @@ def test_a_broken_tree_is_found_by_the_probe(tiny, monkeypatch):
     scores = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     assert scores.method == "rows"
     np.testing.assert_allclose(scores.log_prob, right.log_prob, atol=1e-4)
-    monkeypatch.setattr(scoring, "tree_is_exact", lambda _model: True)
+    monkeypatch.setattr(forward, "tree_is_exact", lambda _tree, _readout: True)
     wrong = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     assert np.abs(wrong.log_prob - right.log_prob).max() > 1e-2
 

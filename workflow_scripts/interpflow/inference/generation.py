@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from interpflow.engine.fast_modules import fast_modules
 from interpflow.errors import UserError
 from interpflow.inference.batching import Progress, pad_left, plan_batches
 from interpflow.inference.forward import check_fits
@@ -124,7 +125,7 @@ def _continue(
     )
     criteria = StoppingCriteriaList([_StopStrings(tokenizer, stops, ids.shape[1])] if stops else [])
     try:
-        with torch.inference_mode(), _without_stored_settings(model):
+        with torch.inference_mode(), fast_modules(model), _without_stored_settings(model):
             whole = model.generate(
                 input_ids=ids,
                 attention_mask=mask,

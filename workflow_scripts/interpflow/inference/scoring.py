@@ -8,28 +8,38 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from interpflow.engine.fast_modules import fast_modules
 from interpflow.errors import UserError
 from interpflow.inference.answer_trie import AnswerTrie, build_trie
 from interpflow.inference.batching import Progress, plan_batches
 from interpflow.inference.forward import (
     attention_window,
     check_fits,
+    find_tree,
+    readout_is_exact,
     row_logits,
-    tree_is_exact,
-    tree_logits,
+    row_states,
+    sharing_is_exact,
 )
-from interpflow.models.tokens import encode_all, joined_answers_all
+from interpflow.inference.prompt_tree import plan_prompts, plan_separately
+from interpflow.inference.readout import LOGIT_BYTES, Reading, Readout, read_logits
+from interpflow.inference.tree_forward import Prefix
+from interpflow.models.tokens import prompts_with_answers
 
 DEFAULT_TOKEN_BUDGET = 8192
-# Logits of one batch in float32; with their reduction about twice this is in memory.
-LOGIT_BYTES = 512 * 2**20
+# On a CPU a pass of this many tokens keeps linears at their full rate; larger ones only leave the
+# caches.
+CPU_PASS_TOKENS = 1024
+# States that wait for the vocabulary head, so that it has many rows at once.
+READ_STATES = 4096
 
 
 @dataclass(frozen=True)
@@ -78,22 +88,23 @@ def score_answers(
     """
     _check_answers(model, answers)
     unique = list(dict.fromkeys(prompts))
-    sequences = [list(item.ids) for item in encode_all(tokenizer, unique)]
+    sequences, continuations = prompts_with_answers(tokenizer, unique, answers)
     if any(not sequence for sequence in sequences):
         raise UserError("an empty prompt has no token to continue", remedy="give it some text")
     groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-    for index, ids in enumerate(joined_answers_all(tokenizer, unique, answers)):
+    for index, ids in enumerate(continuations):
         groups.setdefault(tuple(map(tuple, ids)), []).append(index)
     log_prob = np.full((len(unique), len(answers)), np.nan)
     first_logit = np.full((len(unique), len(answers)), np.nan, dtype=np.float32)
     top_token = np.full(len(unique), -1, dtype=np.int64)
-    run = _Run(model, token_budget, Progress(len(unique), "prompts scored", progress))
-    for continuations, members in groups.items():
-        trie = build_trie(continuations, answers)
-        firsts = [ids[0] for ids in continuations]
-        for rows, result in run.batches([sequences[index] for index in members], trie, firsts):
-            at = [members[row] for row in rows]
-            log_prob[at], first_logit[at], top_token[at] = result
+    with torch.inference_mode(), fast_modules(model):
+        run = _Run(model, token_budget, Progress(len(unique), "prompts scored", progress))
+        for joined, members in groups.items():
+            trie = build_trie(joined, answers)
+            firsts = [ids[0] for ids in joined]
+            for rows, result in run.results([sequences[index] for index in members], trie, firsts):
+                at = [members[row] for row in rows]
+                log_prob[at], first_logit[at], top_token[at] = result
     _check_finite(log_prob)
     back = {prompt: index for index, prompt in enumerate(unique)}
     order = np.array([back[prompt] for prompt in prompts], dtype=np.int64)
@@ -118,54 +129,112 @@ class _Run:
 
     def __init__(self, model: Any, token_budget: int, progress: Progress) -> None:
         self.model, self.token_budget, self.progress = model, token_budget, progress
-        self.window = attention_window(model)
-        with torch.inference_mode():
-            self.tree = tree_is_exact(model)
+        self.device = model.get_input_embeddings().weight.device
+        on_cpu = self.device.type == "cpu"
+        self.pass_budget = min(token_budget, CPU_PASS_TOKENS) if on_cpu else token_budget
+        self.readout = Readout(model)
+        self.by_states = readout_is_exact(model, self.readout)
+        self.tree = find_tree(model, self.readout) if self.by_states else None
+        self.sharing: bool | None = None
         self.tokens = 0
 
-    def batches(self, sequences: list[list[int]], trie: AnswerTrie, firsts: list[int]):
-        """Yield (rows of `sequences`, (log_prob, first_logit, top_token)) batch by batch."""
-        longest = max(map(len, sequences)) + max(trie.depths)
+    def results(self, prompts: list[list[int]], trie: AnswerTrie, firsts: list[int]):
+        """Yield (rows of `prompts`, (log_prob, first_logit, top_token)), many rows at a time."""
+        longest = max(map(len, prompts)) + max(trie.depths)
         check_fits(self.model, longest)
-        if self.window and longest + trie.n_inner > self.window:
-            # The nodes of a tree lie further apart in the cache than in the text.
-            self.tree = False
-        nodes, tips = len(trie.tokens), len(trie.tips())
-        if self.tree:
-            lengths, kept = [len(ids) + trie.n_inner for ids in sequences], nodes
-        else:
-            depth = max(trie.depths)
-            lengths, kept = [(len(ids) + depth) * tips for ids in sequences], tips * (depth + 1)
-        vocabulary = self.model.config.get_text_config().vocab_size
-        max_rows = max(1, LOGIT_BYTES // (kept * vocabulary * 4))
-        forward = tree_logits if self.tree else row_logits
-        for rows in plan_batches(lengths, self.token_budget, max_rows):
-            chosen = [sequences[row] for row in rows]
-            try:
-                with torch.inference_mode():
-                    logits, n_tokens = forward(self.model, chosen, trie)
-                    result = _read(logits, trie, firsts)
-            except torch.OutOfMemoryError as error:
-                raise UserError(
-                    f"out of memory with {len(rows)} prompts of {max(map(len, chosen))} tokens",
-                    remedy=f"set a token budget below {self.token_budget}",
-                ) from error
-            self.tokens += n_tokens
-            self.progress.advance(len(rows), n_tokens)
-            yield rows, result
+        window = attention_window(self.model)
+        if self.tree and window and longest > window and not self.tree.windows_are_known():
+            self.tree = None
+        wanted = sorted({token for _, token in trie.edges})
+        tokens = torch.tensor(wanted, device=self.device)
+        column = {token: index for index, token in enumerate(wanted)}
+        rows: list[int] = []
+        waiting: list[Tensor] = []
+
+        def read(reading: Reading) -> tuple[list[int], tuple[np.ndarray, ...]]:
+            done = (list(rows), _scores(reading, trie, firsts, column))
+            rows.clear()
+            waiting.clear()
+            return done
+
+        for members, found in self._passes(prompts, trie):
+            rows += members
+            if not self.by_states:
+                yield read(read_logits(found.flatten(0, 1), tokens))
+                continue
+            waiting.append(found.flatten(0, 1))
+            if sum(map(len, waiting)) >= READ_STATES:
+                yield read(self.readout.read(torch.cat(waiting), tokens))
+        if waiting:
+            yield read(self.readout.read(torch.cat(waiting), tokens))
+
+    def _passes(
+        self, prompts: list[list[int]], trie: AnswerTrie
+    ) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """(rows, states or logits [row, node, ...]) pass by pass."""
+        passes = self._tree_passes if self.tree else self._row_passes
+        try:
+            for rows, found, n_tokens in passes(prompts, trie):
+                self.tokens += n_tokens
+                self.progress.advance(len(rows), n_tokens)
+                yield rows, found
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"out of memory with prompts of up to {max(map(len, prompts))} tokens",
+                remedy=f"set a token budget below {self.token_budget}",
+            ) from error
+
+    def _row_passes(self, prompts: list[list[int]], trie: AnswerTrie):
+        depth, tips = max(trie.depths), len(trie.tips())
+        lengths = [(len(ids) + depth) * tips for ids in prompts]
+        rows_of_logits = None
+        if not self.by_states:
+            rows_of_logits = LOGIT_BYTES // (tips * (depth + 1) * self.readout.vocabulary * 4)
+            rows_of_logits = max(1, rows_of_logits)
+        for rows in plan_batches(lengths, self.pass_budget, rows_of_logits):
+            chosen = [prompts[row] for row in rows]
+            if self.by_states:
+                found, n_tokens = row_states(self.model, chosen, trie)
+            else:
+                found, _, n_tokens = row_logits(self.model, chosen, trie)
+            yield rows, found, n_tokens
+
+    def _tree_passes(self, prompts: list[list[int]], trie: AnswerTrie):
+        assert self.tree is not None
+        plan = plan_prompts(prompts, trie.n_inner, self.pass_budget)
+        if plan.shares and self.sharing is None:
+            self.sharing = sharing_is_exact(self.tree, self.readout)
+        if plan.shares and not self.sharing:
+            plan = plan_separately(prompts, trie.n_inner, self.pass_budget)
+        todo = [(plan, Prefix())]
+        while todo:
+            branch, prefix = todo.pop()
+            own = prompts[branch.prompt][branch.start : branch.stop]
+            if own:
+                prefix = self.tree.extended(prefix, own)
+                self.tokens += len(own)
+            todo += [(further, prefix) for further in reversed(branch.branches)]
+            for batch in branch.batches:
+                starts = batch.starts(branch.stop)
+                suffixes = [prompts[row][start:] for row, start in zip(batch.rows, starts)]
+                stems = [prompts[row][branch.stop : stop] for row, stop in batch.stems]
+                yield batch.rows, *self.tree.states(suffixes, trie, prefix, stems, batch.stem_of)
 
 
-def _read(
-    logits: torch.Tensor, trie: AnswerTrie, firsts: list[int]
+def _scores(
+    reading: Reading, trie: AnswerTrie, firsts: list[int], column: dict[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(log_prob [prompt, answer], first_logit [prompt, answer], top_token [prompt])."""
-    normaliser = logits.logsumexp(dim=-1)
+    """(log_prob [prompt, answer], first_logit [prompt, answer], top_token [prompt]) from readings
+    of each prompt's nodes in turn; `column` says where a token was picked."""
+    n_nodes = len(trie.tokens)
+    picked = reading.picked.view(-1, n_nodes, reading.picked.shape[1])
+    normaliser = reading.normaliser.view(-1, n_nodes)
     nodes = [node for node, _ in trie.edges]
-    tokens = [token for _, token in trie.edges]
-    edges = (logits[:, nodes, tokens] - normaliser[:, nodes]).double().cpu().numpy()
+    columns = [column[token] for _, token in trie.edges]
+    edges = (picked[:, nodes, columns] - normaliser[:, nodes]).double().cpu().numpy()
     log_prob = np.stack([edges[:, list(path)].sum(axis=1) for path in trie.paths], axis=1)
-    root = logits[:, 0]
-    return log_prob, root[:, firsts].cpu().numpy(), root.argmax(dim=-1).cpu().numpy()
+    first_logit = picked[:, 0][:, [column[token] for token in firsts]].cpu().numpy()
+    return log_prob, first_logit, reading.top.view(-1, n_nodes)[:, 0].cpu().numpy()
 
 
 def _choice(

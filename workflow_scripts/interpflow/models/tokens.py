@@ -148,24 +148,35 @@ def joined_answers_all(
     Raises UserError naming the first pair for which no such ids exist: an empty answer, or one
     whose first characters merge with the end of the prompt into one token.
     """
-    encoded = [item.ids for item in encode_all(tokenizer, prompts)]
+    return prompts_with_answers(tokenizer, prompts, answers)[1]
+
+
+def prompts_with_answers(
+    tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
+) -> tuple[list[list[int]], list[list[list[int]]]]:
+    """The ids of each prompt, as `encode_all` gives them, and `joined_answers_all`."""
+    prefix = list(special_prefix(tokenizer))
+
+    def begun(ids: list[int]) -> list[int]:
+        return ids if ids[: len(prefix)] == prefix else [*prefix, *ids]
+
+    encoded = [begun(ids) for ids in _ids(tokenizer, list(prompts))]
     joined = _ids(tokenizer, [prompt + answer for prompt in prompts for answer in answers])
-    prefix = special_prefix(tokenizer)
     result: list[list[list[int]]] = []
     for index, (prompt, ids) in enumerate(zip(prompts, encoded)):
-        continuations = []
+        continuations, size = [], len(ids)
         for place, answer in enumerate(answers):
-            whole = joined[index * len(answers) + place]
-            if tuple(whole[: len(prefix)]) != prefix:
-                whole = [*prefix, *whole]
-            if tuple(whole[: len(ids)]) != ids or len(whole) == len(ids):
+            whole = begun(joined[index * len(answers) + place])
+            if whole[:size] != ids or len(whole) == size:
                 raise _not_a_continuation(tokenizer, prompt, answer)
-            continuations.append(list(whole[len(ids) :]))
+            continuations.append(whole[size:])
         result.append(continuations)
-    return result
+    return encoded, result
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
     # Offsets cost more than the ids themselves, and the joined texts outnumber the prompts.
     backend: Callable | None = getattr(
         getattr(tokenizer, "backend_tokenizer", None), "encode_batch_fast", None
