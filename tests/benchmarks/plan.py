@@ -8,9 +8,9 @@ from typing import Any
 OURS = ("interpflow",)
 LIBRARIES = ("TransformerLens", "nnsight", "pyvene")
 # All but the oracle, which runs every site whole.
-CHECKED = ("interpflow", "interpflow, checked")
-SWEEPS = (*CHECKED, "plain hooks", "hooks, last logits", *LIBRARIES, "linears")
-FEW = (*CHECKED, "plain hooks", "pyvene", "linears")
+SWEEPS = ("interpflow", "plain hooks", "hooks, last logits", *LIBRARIES, "linears")
+WITH_CHECKS = (*SWEEPS, "interpflow, checked")
+FEW = ("interpflow", "plain hooks", "pyvene", "linears")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,13 @@ RESIDUAL = Section(
     "The clean run's residual is put into the corrupted run at every layer and position of 8 pairs "
     "of 32 tokens; the metric is a logit difference at the last position.",
     (
-        Run("residual-gpt2", "residual_sweep", "gpt2", "GPT-2 shape, unrelated pairs", only=SWEEPS),
+        Run(
+            "residual-gpt2",
+            "residual_sweep",
+            "gpt2",
+            "GPT-2 shape, unrelated pairs",
+            only=WITH_CHECKS,
+        ),
         Run(
             "residual-gpt2-pre",
             "residual_sweep",
