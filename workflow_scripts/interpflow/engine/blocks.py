@@ -87,6 +87,7 @@ class Blocks:
         Places of edits count from `first`. keep: keep the own keys and values.
         Raises RuntimeError when a hook or the attention did not run exactly once.
         """
+        self._know(length)
         batch, places, _ = states.shape
         recorder = Recorder(self.architecture, batch, places)
         with hooks.removed_afterwards() as handles:
@@ -121,6 +122,7 @@ class Blocks:
         Rows of edits are 0, places count over all parts. Returns each part's output [row, position,
         d_model], or, if keys_only, each part's keys and values, and then computes nothing else.
         """
+        self._know(length)
         packed = torch.cat([part.states.flatten(0, 1) for part in parts])[None]
         recorder = Recorder(self.architecture, 1, packed.shape[1])
         shapes = [Part(part.states.shape[0], part.states.shape[1], part.segments) for part in parts]
@@ -155,6 +157,7 @@ class Blocks:
         self, layer: int, states: Tensor, first: int, length: int, *, edits: Sequence[Edit] = ()
     ) -> Segment:
         """Keys and values of states [batch, position, d_model]; nothing after them is computed."""
+        self._know(length)
         batch, places, _ = states.shape
         recorder = Recorder(self.architecture, batch, places)
         with hooks.removed_afterwards() as handles:
@@ -185,10 +188,6 @@ class Blocks:
         self, layer: int, length: int, first: int | Tensor, n_places: int
     ) -> tuple[tuple, dict[str, Any]]:
         """The block's arguments for some positions of a prompt."""
-        if length not in self._arguments:
-            while len(self._arguments) >= KEPT_LENGTHS:
-                self._arguments.pop(next(iter(self._arguments)))
-            self._arguments[length] = self._record(length)
         args, kwargs = self._arguments[length][layer]
         if isinstance(first, int) and first == 0 and n_places == length:
             return args, kwargs
@@ -197,6 +196,14 @@ class Blocks:
             tuple(_at_positions(value, length, chosen) for value in args),
             {name: _at_positions(value, length, chosen) for name, value in kwargs.items()},
         )
+
+    def _know(self, length: int) -> None:
+        """Have the arguments for prompts of this length, before hooks are attached that the pass
+        which finds them would set off."""
+        if length not in self._arguments:
+            while len(self._arguments) >= KEPT_LENGTHS:
+                self._arguments.pop(next(iter(self._arguments)))
+            self._arguments[length] = self._record(length)
 
     def _record(self, length: int) -> list[tuple[tuple, dict[str, Any]]]:
         """What the model's own loop passes to each block, states left out."""

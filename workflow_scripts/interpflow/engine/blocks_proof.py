@@ -84,7 +84,7 @@ def _undeclared_windows(model: Model, blocks: Blocks, ids: Tensor) -> str | None
     state = blocks.embed(ids)
     for layer in range(blocks.n_layers):
         with blocks.attention() as run:
-            blocks.call(layer, state, 0, ids.shape[1])
+            state = blocks.call(layer, state, 0, ids.shape[1])
         kind = types[layer] if types else None
         if kind not in (None, "full_attention", "sliding_attention"):
             return f"block {layer} has attention of type {kind!r}"

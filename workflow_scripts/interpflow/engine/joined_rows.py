@@ -39,8 +39,8 @@ def run_joined_rows(
     prompts = [setting.base_ids[i] for i in pairs] + [setting.donor_ids[i] for i in pairs]
     shared = 0 if whole else shared_length(prompts)
     base = _run(setting, blocks, out, out.base, setting.base_ids, pairs, shared,
-                residuals=layers & set(range(n_layers)), capture=places if placebo else (),
-                keep=True, last_only=not whole)  # fmt: skip
+                residuals=layers & set(range(n_layers)), capture=places, keep=True,
+                last_only=not whole)  # fmt: skip
     values = _donor_values(setting, blocks, out, pairs, shared, places, whole)
     if placebo:
         drawn = donor_values(
@@ -52,6 +52,7 @@ def run_joined_rows(
         )  # fmt: skip
         values = {site: (states, 0) for site, states in drawn.items()}
     local = {pair: i for i, pair in enumerate(pairs)}
+    rows = [row for row in rows if _changes(row, local[row.pair], base.captured, values)]
     most = min(setting.batch_tokens, PASS_SCORES // (setting.model.n_heads * length))
     for plans in packs(plan_passes(rows, n_layers, most, length), length, most):
         residuals, n_block_tokens = run_pack(blocks, plans, base, values, local)
@@ -63,6 +64,20 @@ def run_joined_rows(
         n_tokens = sum(len(p.entries) * len(p.pairs) * (length - p.first) for p in plans)
         out.count(1, n_tokens, n_block_tokens)
         progress(len(mine))
+
+
+def _changes(
+    row: Row,
+    pair: int,
+    base: dict[Site, tuple[Tensor, int]],
+    values: dict[Site, tuple[Tensor, int]],
+) -> bool:
+    """Whether what is written differs in any bit from what is there: a head whose outputs are the
+    same in both runs has no effect, not a rounding error's worth of it."""
+    there, first = base[row.place]
+    written, offset = values[row.place]
+    places = torch.tensor(row.positions)
+    return not torch.equal(there[pair, places - first], written[pair, places - offset])
 
 
 def _donor_values(

@@ -113,8 +113,18 @@ def _chunks(setting: SweepSetting, length: int) -> Iterator[list[int]]:
     pairs = [i for i, row in enumerate(setting.base_ids) if len(row) == length]
     # Neighbours in this order share the most first tokens.
     pairs.sort(key=lambda pair: tuple(setting.base_ids[pair]))
-    kv = 2 * model.n_kv_heads * max(model.head_dim, model.d_model // model.n_heads)
-    width = model.n_layers * (model.d_model + kv) + 2 * len(setting.sites) * model.d_model
+    head_dim = model.head_dim or model.d_model // model.n_heads
+    kv = 2 * model.n_kv_heads * head_dim
+    heads = sum(length if site.component == "pattern" else head_dim
+                for site in setting.sites if site.head is not None)  # fmt: skip
+    others = sum(_width(model, site) for site in setting.sites if site.head is None)
+    # Residuals and keys and values of the base; each site's states of base and donor.
+    width = model.n_layers * (model.d_model + kv) + 2 * (heads + others)
     size = max(1, CHUNK_BYTES // (length * width * model.dtype.itemsize))
     for start in range(0, len(pairs), size):
         yield pairs[start : start + size]
+
+
+def _width(model: Model, site: Site) -> int:
+    """About how many numbers a position of the site holds (the neurons' number is a guess)."""
+    return 4 * model.d_model if site.component == "mlp_act" else model.d_model
