@@ -60,7 +60,7 @@ def test_scaled_contributions_are_what_is_added() -> None:
     # What is written is what is added, whatever the multiplier.
     values = torch.randn(3, 11, 32, dtype=torch.float64)
     patches = [Patch(site, [[4]] * 3, values) for site in sites[1:4:2]]
-    _, moved = model.run(base, patches=patches, sites=[sites[0], sites[4]])
+    _, moved = model.run(base, interventions=patches, sites=[sites[0], sites[4]])
     written = moved[sites[4]][:, 4] - moved[sites[0]][:, 4]
     assert torch.allclose(written, 2 * values[:, 4], atol=1e-12, rtol=0)
 

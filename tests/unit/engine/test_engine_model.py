@@ -85,7 +85,7 @@ def test_a_patch_changes_nothing_before_its_position(name: str) -> None:
     values = model.capture(donor, [site])[site]
     clean = model.capture(base, [after])[after]
     place = 5  # all pairs differ here
-    _, states = model.run(base, patches=[Patch(site, [[place]] * 3, values)], sites=[after])
+    _, states = model.run(base, interventions=[Patch(site, [[place]] * 3, values)], sites=[after])
     assert torch.equal(states[after][:, :place], clean[:, :place])
     assert (states[after][:, place] - clean[:, place]).abs().amax(dim=-1).min() > 1e-3
 
@@ -116,7 +116,7 @@ def test_patching_one_head_moves_the_attention_output_by_that_head() -> None:
     site, out = Site("head_out", 1, 2), Site("attn_out", 1)
     new = model.capture(donor, [site])[site]
     old = model.capture(base, [site, out])
-    _, states = model.run(base, patches=[Patch(site, [[10]] * 3, new)], sites=[out])
+    _, states = model.run(base, interventions=[Patch(site, [[10]] * 3, new)], sites=[out])
     weight, _ = projection_of("llama", model, 1)
     moved = (new - old[site]) @ weight[2 * 16 : 3 * 16]
     expected = old[out].clone()
@@ -191,7 +191,7 @@ def test_bad_patches_are_refused() -> None:
         model.patch(short, [Patch(site, [[0], [5], [0]], values)])
     with pytest.raises(UserError, match="expected \\[3, 11, 8\\]"):
         model.patch(base, [Patch(Site("head_out", 1, 0), [[0]] * 3, values)])
-    with pytest.raises(UserError, match="patched twice"):
+    with pytest.raises(UserError, match="changed twice"):
         model.patch(base, [Patch(site, [[0]] * 3, values), Patch(site, [[0], [], []], values)])
     with pytest.raises(UserError, match=r"no site resid_pre\.L3"):
         model.capture(base, [Site("resid_pre", 3)])

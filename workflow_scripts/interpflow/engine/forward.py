@@ -89,7 +89,7 @@ def run_forward(
         arguments["attention_mask"] = input_ids.new_ones(batch, first + positions)
         output = module(input_ids=input_ids, return_dict=True, **arguments)
     recorder.check_fired()
-    keys_values = _keys_values(cache, architecture, positions) if keep_keys_values else None
+    keys_values = _keys_values(cache, architecture, first + positions) if keep_keys_values else None
     return ForwardResult(output.logits, recorder.finished(capture), keys_values, attention)
 
 

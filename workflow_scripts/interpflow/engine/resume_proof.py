@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from interpflow.engine.architecture import Architecture
 from interpflow.engine.forward import Resume, run_forward
-from interpflow.engine.probe_pass import miss, probe_ids
+from interpflow.engine.probe_pass import SMALLEST_UNIT, miss, probe_ids
 from interpflow.engine.sites import Site
 
 # Rounding units of the largest logit that leaving out may cost.
@@ -46,3 +46,29 @@ def fastest_path(module: PreTrainedModel, architecture: Architecture) -> str:
                 return path
         path = name
     return path
+
+
+def cache_is_exact(module: PreTrainedModel, architecture: Architecture) -> bool:
+    """Whether running a prompt's tokens one by one from the keys and values of those before them
+    gives the logits of the whole pass, on the probe batch."""
+    ids = probe_ids(module, architecture)
+    length = ids.shape[1]
+    first = length // 2
+    expected = run_forward(module, architecture, ids).logits
+    try:
+        found = run_forward(module, architecture, ids[:, :first], keep_keys_values=True)
+        for place in range(first, length):
+            if found.keys_values is None:
+                return False
+            found = run_forward(
+                module,
+                architecture,
+                ids[:, place : place + 1],
+                resume=Resume(0, None, place, found.keys_values),
+                keep_keys_values=True,
+            )
+            if not miss(found.logits[:, 0], expected[:, place], smallest=SMALLEST_UNIT) <= UNITS:
+                return False
+    except CANNOT:
+        return False
+    return True

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from interpflow.errors import UserError
 from interpflow.models.files import check_model_directory, read_config
+from interpflow.models.memory import check_fits_memory
 from interpflow.paths import RESOURCES_DIR
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -36,6 +37,43 @@ class ModelSource:
     revision: str | None = None
     dtype: str = "float32"
     trust_remote_code: bool = False
+
+
+def source_of(
+    name_or_path: ModelSource | Path | str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    resources_dir: Path = RESOURCES_DIR,
+) -> ModelSource:
+    """The source that a name or path stands for: a directory, a reference model, or a hub id.
+
+    Raises UserError when it is none of these, for a hub id without revision, and for a revision of
+    anything else.
+    """
+    if isinstance(name_or_path, ModelSource):
+        return name_or_path
+    name = str(name_or_path)
+    directory = Path(name).expanduser()
+    kind: Literal["hub", "local", "reference"] = "local"
+    if not isinstance(name_or_path, Path) and not directory.is_dir():
+        if "/" not in name and (resources_dir / "reference" / name).is_dir():
+            kind = "reference"
+        elif HUB_ID.fullmatch(name) and revision:
+            kind = "hub"
+        else:
+            raise UserError(
+                f"there is no model {name!r}: no such directory and no such reference model",
+                where="model",
+                remedy="correct the path; a model of the hub is owner/name with a revision",
+            )
+    if revision is not None and kind != "hub":
+        raise UserError(
+            "only a model of the hub has a revision", where=f"model {name}",
+            remedy="leave the revision out",
+        )  # fmt: skip
+    location = str(directory) if kind == "local" else name
+    return ModelSource(directory.name or name, kind, location, revision, dtype)
 
 
 def locate(source: ModelSource, resources_dir: Path = RESOURCES_DIR) -> Path | str:
@@ -100,7 +138,8 @@ def load_transformer(
     A path stands for a local source of that directory. `dtype` None means the source's own, or
     float32 for a path; `attn_implementation` ("eager", "sdpa") is passed on when given.
     Raises UserError for everything `fetch` checks, and for an architecture that is not a causal
-    decoder, needs remote code, leaves weights uninitialised, or lacks the device.
+    decoder, needs remote code, leaves weights uninitialised, lacks the device, or does not fit in
+    memory.
     """
     import torch
     from safetensors import SafetensorError
@@ -125,6 +164,7 @@ def load_transformer(
             remedy="use device 'cpu', or run where a CUDA device is visible",
         )
     directory = fetch(source, resources_dir)
+    check_fits_memory(directory, source.name, chosen, device)
     trusted = source.trust_remote_code
     _check_architecture(directory, source)
     options = {"attn_implementation": attn_implementation} if attn_implementation else {}
