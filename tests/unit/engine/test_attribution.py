@@ -8,11 +8,13 @@ import torch
 from double_models import double_model
 from tiny_models import hook_count, tiny_model, tiny_pairs
 
-from interpflow.engine import Patch, Site
+from interpflow.engine import Site
 from interpflow.engine.attribution import StateScores, attribute_states, between
+from interpflow.engine.forward import run_forward
 from interpflow.engine.gradients import gradients, tapped_pass
 from interpflow.engine.metrics import combine_metrics, logit_diff_metric, probability_metric
 from interpflow.engine.patch_sets import PatchCell, joint_effects, patch_sets
+from interpflow.engine.recorder import Edit
 from interpflow.errors import UserError
 
 MODELS = ("gpt2", "llama_grouped", "gpt_neox", "gemma2", "glm4")
@@ -151,7 +153,7 @@ def test_positions_before_the_first_difference_get_exactly_zero():
     found = attribute_states(model, base, donor, logit_diff_metric([3], [4])).estimates[
         "resid_post"
     ]
-    assert np.abs(found[..., :first]).max() < 1e-13
+    assert (found[..., :first] == 0).all()
     assert np.abs(found[..., first]).max() > 1e-4
 
 
@@ -191,36 +193,47 @@ def test_a_metric_without_gradient_and_unknown_names_are_refused():
         attribute_states(tiny_model("gpt_neox"), base, donor, METRIC, components=["resid_mid"])
 
 
+def edited(model, prompts, edits, capture=()):
+    """Metric [pair] and captured states of one pass of the engine's own patching."""
+    ids = torch.tensor(prompts)
+    result = run_forward(model.module, model.architecture, ids, edits=edits, capture=capture)
+    return metric_of(result.logits[:, -1]), result.states
+
+
+def edit_of(site, state, places):
+    rows = torch.arange(N_PAIRS).repeat_interleave(len(places))
+    at = torch.tensor(list(places) * N_PAIRS)
+    return Edit(site, rows, at, state[rows, at])
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2"])
-def test_patched_sets_equal_patches_by_the_model(kind):
+def test_patched_sets_equal_patches_by_the_recorder(kind):
     model = tiny_model(kind)
     base, donor = tiny_pairs(N_PAIRS)
-    sites = [Site("head_out", 1, 2), Site("mlp_out", 2), Site("resid_mid", 0), Site("embed")]
-    states = model.run(donor, sites=sites)[1]
-    everywhere = [range(len(base[0]))] * N_PAIRS
-    at_five = [[5]] * N_PAIRS
+    sites = [Site("head_out", 1, 2), Site("mlp_out", 2), Site("resid_mid", 0), Site("resid_pre")]
+    states = edited(model, donor, (), sites)[1]
     sets, expected = [], []
     for chosen in ([0], [1], [2], [3], [0, 1], [0, 1, 2]):
-        for places, position in ((everywhere, None), (at_five, 5)):
-            patches = [Patch(sites[i], places, states[sites[i]]) for i in chosen]
-            expected.append(metric_of(model.run(base, patches=patches)[0]))
+        for places, position in ((range(len(base[0])), None), ([5], 5)):
+            edits = [edit_of(sites[i], states[sites[i]], places) for i in chosen]
+            expected.append(edited(model, base, edits)[0])
             sets.append([PatchCell(sites[i], position) for i in chosen])
     found = patch_sets(model, base, donor, METRIC, sets, batch_tokens=100)
     assert np.abs(found.effects).min(axis=1).max() > 1e-2
     np.testing.assert_allclose(found.values, np.stack(expected), atol=1e-6)
+    embedded = patch_sets(model, base, donor, METRIC, [[PatchCell(Site("embed"))]])
+    np.testing.assert_allclose(embedded.values[0], found.values[6])
 
 
 def test_zero_and_mean_replacements():
     model = tiny_model("llama_grouped")
     base, donor = tiny_pairs(N_PAIRS)
-    site, cell = Site("attn_out", 1), PatchCell(Site("attn_out", 1))
-    state = model.run(donor, sites=[site])[1][site]
-    everywhere = [range(len(base[0]))] * N_PAIRS
+    site = Site("attn_out", 1)
+    state = edited(model, donor, (), [site])[1][site]
     for replacement, value in (("zero", torch.zeros_like(state)), ("mean", state.mean(dim=(0, 1)))):
-        patch = Patch(site, everywhere, value.expand_as(state))
-        expected = metric_of(model.run(base, patches=[patch])[0])
-        found = patch_sets(model, base, donor, METRIC, [[cell]], replacement=replacement)
-        np.testing.assert_allclose(found.values[0], expected, atol=1e-10)
+        edit = edit_of(site, value.expand_as(state), range(len(base[0])))
+        found = patch_sets(model, base, donor, METRIC, [[PatchCell(site)]], replacement=replacement)
+        np.testing.assert_allclose(found.values[0], edited(model, base, [edit])[0], atol=1e-10)
     with pytest.raises(UserError, match="no mean"):
         patch_sets(
             model, base, donor, METRIC, [[PatchCell(Site("pattern", 0))]], replacement="mean"

@@ -138,6 +138,7 @@ def _attribute_batch(
     estimates = {}
     for state in states:
         difference = donor.states[state] - base.states[state].detach()
+        difference[batch.unchanged] = 0.0  # exactly, whatever rounding says
         estimates[state] = _array(_products(state[0], difference * total[state]))
     return estimates, ends
 

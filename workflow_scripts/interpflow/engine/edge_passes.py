@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interpflow.engine.fast_modules import fast_modules
 from interpflow.engine.gradients import State
 from interpflow.engine.residual_graph import HeadStates, ResidualGraph
 
@@ -38,7 +39,8 @@ def run_edge_sets(
     places: bool [pair, position], where senders are exchanged (everywhere if None).
     The pass starts at the first layer with a patched receiver.
     """
-    return _EdgePass(graph, base, replacement, masks, places).run()
+    with fast_modules(graph.model.module):
+        return _EdgePass(graph, base, replacement, masks, places).run()
 
 
 class _EdgePass:

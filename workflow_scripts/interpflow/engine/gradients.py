@@ -24,6 +24,7 @@ from interpflow.engine.attention import (
     attention_configs,
     attention_modules,
 )
+from interpflow.engine.fast_modules import fast_modules
 from interpflow.engine.metrics import Metric
 from interpflow.engine.model import Model, full_precision
 from interpflow.engine.sites import ATTENTION_COMPONENTS, COMPONENTS, Site
@@ -57,6 +58,7 @@ def tapped_pass(
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(graph))
         stack.enter_context(frozen_parameters(model.module))
+        stack.enter_context(fast_modules(model.module))  # where no graph is kept
         handles = stack.enter_context(hooks.removed_afterwards())
         taps_and_changes.attach(handles)
         if attended:

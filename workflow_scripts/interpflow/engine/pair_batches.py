@@ -65,8 +65,12 @@ class PairBatch:
         return self.base.shape[1]
 
     @property
+    def unchanged(self) -> Tensor:
+        """bool [row, position]: places before a row's first differing token. The states of its two
+        runs are the same there."""
+        return (self.base != self.donor).cumsum(dim=1) == 0
+
+    @property
     def first_difference(self) -> int:
-        """First position at which some row's prompts differ (the length if none does): before it
-        the states of the two runs are the same."""
-        differing = (self.base != self.donor).any(dim=0).nonzero()
-        return int(differing[0]) if len(differing) else self.length
+        """First position at which some row's prompts differ (the length if none does)."""
+        return int(self.unchanged.all(dim=0).sum())

@@ -63,6 +63,7 @@ class ResidualGraph:
         self.model, self.edges = model, EdgeMap.of(model)
         self._blocks: Blocks = blocks
         self._returned: dict[int, int | None] = {}
+        self._length = 0
 
     def read_heads(self, layer: int, residual: Tensor) -> HeadStates:
         """Queries, keys and values of a block that reads this residual; nothing after them runs."""
@@ -71,6 +72,7 @@ class ResidualGraph:
         def watch(component: str, _layer: int, state: Tensor) -> None:
             found[component] = state
 
+        self._prepare(residual)
         run = self._attention(layer, watch, keys_only=frozenset([layer]))
         with run.active(self._blocks.configs), suppress(StopForward):
             self._blocks.call(layer, residual, 0, residual.shape[1])
@@ -88,6 +90,7 @@ class ResidualGraph:
             seen.append(state)
             raise StopForward
 
+        self._prepare(residual)
         run = self._attention(layer, watch)
         projection = self.model.architecture.hook_place(Site("head_out", layer))[0]
         with hooks.removed_afterwards() as handles, suppress(StopForward):
@@ -141,6 +144,7 @@ class ResidualGraph:
             raise StopForward
 
         silent = {parts.attention: _silent(residual, self._n_returned(layer))}
+        self._prepare(residual)
         with hooks.removed_afterwards() as handles, suppress(StopForward):
             handles.append(hooks.on_output(after, torch.zeros_like))
             handles.append(hooks.on_output(module, stop))
@@ -152,6 +156,13 @@ class ResidualGraph:
     def _attention(self, layer: int, watch: Any, **settings: Any) -> AttentionPass:
         watched = frozenset((component, layer) for component in ("q", "k", "v"))
         return AttentionPass(self._blocks.layers, watched=watched, watch=watch, **settings)
+
+    def _prepare(self, residual: Tensor) -> None:
+        """Let the blocks find their arguments for prompts of this length while none of our hooks
+        are attached."""
+        if residual.shape[1] != self._length:
+            self._length = residual.shape[1]
+            self._blocks.keys_values(0, residual[:1].detach(), 0, self._length)
 
     def _post_norm(self, layer: int) -> nn.Module | None:
         parts = self.model.architecture.blocks[layer]
@@ -194,11 +205,11 @@ class ResidualGraph:
             def look(_module: nn.Module, _args: tuple, output: Any) -> None:
                 self._returned[layer] = len(output) if isinstance(output, tuple) else None
 
-            with hooks.removed_afterwards() as handles, torch.no_grad():
+            state = torch.zeros(1, 1, self.model.d_model).to(self.model.device, self.model.dtype)
+            with hooks.removed_afterwards() as handles:
                 handles.append(attention.register_forward_hook(look))
-                with AttentionPass(self._blocks.layers).active(self._blocks.configs):
-                    state = torch.zeros(1, 1, self.model.d_model).to(self.model.device)
-                    self._blocks.call(layer, state.to(self.model.dtype), 0, 1)
+                self._blocks.run(layer, state, 0, 1)
+            self._length = 1
         return self._returned[layer]
 
 
