@@ -106,12 +106,12 @@ def _header(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > path.stat().st_size:
-                raise ValueError(f"a header of {length} bytes")
+                raise ValueError(f"its header would be {length} bytes long")
             header = json.loads(file.read(length))
         return {key: value for key, value in header.items() if key != "__metadata__"}
     except (OSError, ValueError, struct.error, AttributeError) as error:
         raise UserError(
-            f"the weights are damaged: {error}",
+            f"the weights are damaged and cannot be loaded: {error}",
             where=str(path),
             remedy="complete the download, or save the model again",
         ) from error
