@@ -44,8 +44,8 @@ from interpflow.tables.provenance import Provenance
 
 # The residual stream: what enters block 0, and what leaves each block.
 HIDDEN_STATES = ("embed", "resid_post")
-# Tokens per batch: linears have reached their full speed, and what is kept of a batch is small.
-TOKEN_BUDGET = 2048
+# Tokens per batch: linears are at full speed, and states between them mostly fit in a CPU's cache.
+TOKEN_BUDGET = 1024
 
 Columns = Mapping[str, Sequence[Sequence[Any]]]
 

@@ -7,7 +7,7 @@ from the first kept position on. Any other model runs whole, with hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,15 +67,11 @@ def _run_blocks(blocks: Blocks, ids: Tensor, kept: KeptPlaces, wanted: Wanted, p
             first = kept.first
             earlier = (blocks.keys_values(layer, state[:, :first], 0, length),)
             state = state[:, first:]
-        middle = Site("resid_mid", layer)
-        inner = {Site("attn_out", layer) if s == middle else s for s in sites} - {before, after}
+        inner = [site for site in sites if site not in (before, after)]
         rows = layer in wanted.pattern_layers
-        entered = state
         state, captured, pattern = _run_block(blocks, layer, state, length, earlier, inner, rows)
-        if middle in sites:
-            captured[middle] = entered + captured[Site("attn_out", layer)]
-        for site in captured.keys() & set(sites):
-            put(str(site), kept.of(captured[site], first))
+        for site, values in captured.items():
+            put(str(site), kept.of(values, first))
         if pattern is not None:
             put(pattern_name(layer), kept.of(pattern))
         if after in sites:
@@ -91,10 +87,11 @@ def _run_block(
     state: Tensor,
     length: int,
     earlier: Sequence[Segment],
-    capture: Collection[Site],
+    capture: Sequence[Site],
     last_rows: bool,
 ) -> tuple[Tensor, dict[Site, Tensor], Tensor | None]:
     """Output and captured states of a block, and the last query's attention [batch, key, head]."""
+    blocks._know(length)  # before hooks are attached that finding the arguments would set off
     batch, places, _ = state.shape
     recorder = Recorder(blocks.architecture, batch, places)
     rows: list[Tensor] = []
@@ -120,7 +117,7 @@ def _run_block(
     recorder.check_fired()
     if run.calls != {layer: 1} or len(rows) != last_rows:
         raise RuntimeError(f"attention of block {layer} ran {run.calls}, expected once")
-    return output, recorder.finished(list(capture)), rows[0] if rows else None
+    return output, recorder.finished(capture), rows[0] if rows else None
 
 
 def _run_whole(model: Model, ids: Tensor, kept: KeptPlaces, wanted: Wanted, put: Put) -> Tensor:

@@ -19,8 +19,8 @@ from interpflow.engine.linear_kernels import chosen_kernel, linear
 from interpflow.engine.model import full_precision
 
 # A tile's logits are 16 MiB: larger ones are given fresh pages by the system at every use, which
-# costs a fifth of the product; more columns would leave fewer rows, and weights are read per tile.
-TILE_ROWS, TILE_COLUMNS = 256, 16_384
+# costs a fifth of the product; with more columns weights would be read for fewer rows at a time.
+TILE_ROWS, TILE_COLUMNS = 512, 8192
 GROUP = 16
 
 
