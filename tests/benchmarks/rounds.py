@@ -97,10 +97,13 @@ def spread(times: list[float]) -> float:
 
 
 def measure(workers: list[Worker], at_most: int, clock: str = "cpu_s") -> None:
-    """Interleaved rounds until each worker's quietest ROUNDS agree within SPREAD, or `at_most`."""
+    """Interleaved rounds until each worker's quietest ROUNDS agree within SPREAD, or `at_most`.
+
+    At least one round more than count: the first pays for what is done once per process.
+    """
     for index in range(at_most):
         waiting = [worker for worker in workers if not worker.error]
-        if index >= ROUNDS and all(
+        if index > ROUNDS and all(
             spread(quiet([seconds(r, clock) for r in worker.rounds])) <= SPREAD
             for worker in waiting
         ):
