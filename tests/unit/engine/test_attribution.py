@@ -17,7 +17,7 @@ from interpflow.engine.patch_sets import PatchCell, joint_effects, patch_sets
 from interpflow.engine.recorder import Edit
 from interpflow.errors import UserError
 
-MODELS = ("gpt2", "llama_grouped", "gpt_neox", "gemma2", "glm4")
+MODELS = ("gpt2", "llama_grouped", "gpt_neox", "gemma2", "glm4", "granite")
 ALL = ("embed", "resid_pre", "q", "k", "v", "pattern", "head_out", "attn_out", "resid_mid",
        "mlp_act", "mlp_out", "resid_post")  # fmt: skip
 N_PAIRS = 3
@@ -180,6 +180,12 @@ def test_a_metric_without_gradient_and_unknown_names_are_refused():
 
     with pytest.raises(UserError, match="no gradient"):
         attribute_states(model, base, donor, likeliest)
+
+    def endless(logits, _pairs):  # its slope at 0 is infinite
+        return {"root": (logits[:, 3] - logits[:, 3].detach()).abs().sqrt()}
+
+    with pytest.raises(UserError, match="NaN or infinite"):
+        attribute_states(model, base, donor, endless)
     two = combine_metrics(METRIC, probability_metric([3, 5, 7]))
     with pytest.raises(UserError, match="name the value"):
         attribute_states(model, base, donor, two)

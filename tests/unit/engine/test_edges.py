@@ -21,7 +21,7 @@ from interpflow.engine.sender_states import sender_taps
 from interpflow.engine.sites import Site
 from interpflow.errors import UserError
 
-MODELS = ("gpt2", "llama_grouped", "gpt_neox", "gemma2", "glm4")
+MODELS = ("gpt2", "llama_grouped", "gpt_neox", "gemma2", "glm4", "olmo2", "granite")
 N_PAIRS = 2
 METRIC = logit_diff_metric([3, 5], [4, 6])
 
@@ -218,6 +218,10 @@ def test_what_is_refused():
     with pytest.raises(UserError, match="no gradient"):
         attribute_edges(
             model, base, donor, lambda logits, _pairs: {"top": logits.argmax(-1).double()}
+        )
+    with pytest.raises(UserError, match="NaN or infinite"):
+        attribute_edges(
+            model, base, donor, lambda logits, _pairs: {"nan": logits[:, 0] * torch.nan}
         )
     with pytest.raises(UserError, match="tokens"):
         attribute_edges(model, base, [row[1:] for row in donor], METRIC)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from double_models import double_model
 from plain_decoders import run_plain
-from tiny_models import hook_count, tiny_pairs
+from tiny_models import hook_count, tiny_model, tiny_pairs
 
 from interpflow.engine import Site
 from interpflow.engine.edges import Edge, EdgeMap, Receiver
@@ -93,7 +93,11 @@ def test_positions_of_a_sender():
         patch_edges(model, base, donor, METRIC, sets, positions=[[11], [0]])
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama_grouped", "gpt_neox", "gemma2", "glm4", "opt"])
+LAYOUTS = ("gpt2", "llama_grouped", "gpt_neox", "gemma2", "glm4", "opt", "olmo2", "granite",
+           "stablelm_parallel", "mixtral", "gpt_oss")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
 def test_no_edge_and_all_edges(kind):
     """No edge patched is the base run; all patched is the donor run, in every layout."""
     model = double_model(kind)
@@ -136,6 +140,13 @@ def test_the_map_of_edges():
     mask = grouped.mask(grouped.edges())
     np.testing.assert_array_equal(mask, grouped.exists)
     assert str(Edge(Site("embed"), Receiver("k", 1, 0))) == "embed->k.L1.H0"
+
+
+def test_models_whose_blocks_are_not_ours_are_refused_by_name():
+    model = tiny_model("bloom")
+    base, donor = tiny_pairs(N_PAIRS)
+    with pytest.raises(UserError, match="edges of this model cannot be told apart"):
+        patch_edges(model, base, donor, METRIC, [[Edge(Site("embed"), Receiver("logits"))]])
 
 
 def test_edges_that_do_not_exist_are_refused():

@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 
 from interpflow.engine.gradients import (
+    GRAPH_BATCH_TOKENS,
     State,
     TappedPass,
+    check_finite,
     gradients,
     metric_values,
     tapped_pass,
 )
 from interpflow.engine.metrics import Metric
-from interpflow.engine.model import DEFAULT_BATCH_TOKENS, Model
+from interpflow.engine.model import Model
 from interpflow.engine.pair_batches import PairBatch, Prompts, pair_batches
 from interpflow.engine.patch_sets import PatchCell
 from interpflow.engine.sites import COMPONENTS, HEAD_COMPONENTS, Site
@@ -44,7 +46,7 @@ def attribute_states(
     name: str | None = None,
     path: str = "base",
     steps: int = DEFAULT_STEPS,
-    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    batch_tokens: int = GRAPH_BATCH_TOKENS,
 ) -> StateScores:
     """Estimated effect of patching each state of each component, at each position alone.
 
@@ -56,7 +58,8 @@ def attribute_states(
     with all that follows recomputed; its estimates then sum, over positions and heads, to the
     exact effect of patching the whole state, but it costs `steps` forwards and backwards for each.
     Steps are midpoints, so the integral's error falls with steps².
-    Raises UserError for unknown components, pairs of unequal lengths, or a metric without gradient.
+    Raises UserError for unknown components, pairs of unequal lengths, or a metric without
+    finite gradient.
     """
     _check(model, components, path, steps)
     layers = {c: range(1 if c == "embed" else model.n_layers) for c in components}
@@ -139,7 +142,9 @@ def _attribute_batch(
     for state in states:
         difference = donor.states[state] - base.states[state].detach()
         difference[batch.unchanged] = 0.0  # exactly, whatever rounding says
-        estimates[state] = _array(_products(state[0], difference * total[state]))
+        found = _products(state[0], difference * total[state])
+        check_finite(found, f"{state[0]} of layer {state[1]}")
+        estimates[state] = _array(found)
     return estimates, ends
 
 

@@ -20,8 +20,10 @@ from torch import Tensor
 from interpflow.engine.attribution import DEFAULT_STEPS, PATHS, between, midpoints, smooth_sum
 from interpflow.engine.edges import EdgeMap
 from interpflow.engine.gradients import (
+    GRAPH_BATCH_TOKENS,
     State,
     TappedPass,
+    check_finite,
     frozen_parameters,
     gradients,
     metric_values,
@@ -34,8 +36,6 @@ from interpflow.engine.residual_graph import ResidualGraph, residual_graph
 from interpflow.engine.sender_states import SenderDifferences, sender_taps
 from interpflow.errors import UserError
 
-# Fewer token places per pass than elsewhere: a graph is kept.
-EDGE_BATCH_TOKENS = 1024
 # Gradients at receivers' inputs that are held at a time.
 RECEIVER_BYTES = 256 * 2**20
 
@@ -49,7 +49,7 @@ def attribute_edges(
     name: str | None = None,
     path: str = "base",
     steps: int = DEFAULT_STEPS,
-    batch_tokens: int = EDGE_BATCH_TOKENS,
+    batch_tokens: int = GRAPH_BATCH_TOKENS,
 ) -> EdgeScores:
     """Score of every edge for every pair.
 
@@ -85,6 +85,7 @@ def attribute_edges(
                 own = slice(senders.start, min(senders.stop, n_senders))
                 if own.start < own.stop:
                     found = differences.products(inputs, n_senders)[:, :, own]
+                    check_finite(found, f"edges into {graph.edges.receivers[receivers.start]}")
                     total[:, receivers, own] += found.double().cpu().numpy() / n_steps
         scores[rows] = np.where(graph.edges.exists, total, np.nan)
     return EdgeScores(

@@ -34,6 +34,8 @@ State = tuple[str, int]
 Change = Callable[[Tensor], Tensor]
 
 INPUT = ("resid_pre", 0)
+# Token places per pass that keeps a graph: about 1.5 MB each for GPT-2 small in float32.
+GRAPH_BATCH_TOKENS = 1024
 
 
 def tapped_pass(
@@ -53,19 +55,19 @@ def tapped_pass(
     taps = tuple(taps)
     wanted = list(dict.fromkeys(_canonical(tap) for tap in taps))
     replaced = {_canonical(state): change for state, change in (changes or {}).items()}
-    taps_and_changes = _Taps(model, ids.shape, wanted, replaced, graph)
+    tapped = _Taps(model, ids.shape, wanted, replaced, graph)
     attended = [s for s in (*wanted, *replaced) if s[0] in ATTENTION_COMPONENTS]
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(graph))
         stack.enter_context(frozen_parameters(model.module))
         stack.enter_context(fast_modules(model.module))  # where no graph is kept
         handles = stack.enter_context(hooks.removed_afterwards())
-        taps_and_changes.attach(handles)
+        tapped.attach(handles)
         if attended:
             run = AttentionPass(
                 attention_modules(model.architecture),
                 watched=frozenset(attended),
-                watch=taps_and_changes.watch,
+                watch=tapped.watch,
             )
             stack.enter_context(run.active(attention_configs(model.module)))
         arguments: dict[str, Any] = {"use_cache": False, "attention_mask": torch.ones_like(ids)}
@@ -81,9 +83,9 @@ def tapped_pass(
                 where=model.architecture.family,
                 remedy="keep to components of the residual stream and head_out",
             ) from None
-    taps_and_changes.check_passed_once()
+    tapped.check_passed_once()
     logits = full_precision(output.logits[:, -1])
-    return TappedPass(logits, {tap: taps_and_changes.states[_canonical(tap)] for tap in taps})
+    return TappedPass(logits, {tap: tapped.states[_canonical(tap)] for tap in taps})
 
 
 def gradients(total: Tensor, states: Mapping[State, Tensor]) -> dict[State, Tensor]:
@@ -114,6 +116,16 @@ def metric_values(
             remedy=f"use one of {', '.join(found)}",
         )
     return found[name]
+
+
+def check_finite(values: Tensor, where: str) -> None:
+    """Raise UserError when an attribution is NaN or infinite: ranked, it would go unnoticed."""
+    if not bool(values.isfinite().all()):
+        raise UserError(
+            "the attribution is NaN or infinite: so is the metric, its gradient, or a state",
+            where=where,
+            remedy="explain a value that is finite and smooth at the base run, or use float32",
+        )
 
 
 @contextmanager
