@@ -87,7 +87,7 @@ class Blocks:
         Places of edits count from `first`. keep: keep the own keys and values.
         Raises RuntimeError when a hook or the attention did not run exactly once.
         """
-        self._know(length)
+        self.know(length)
         batch, places, _ = states.shape
         recorder = Recorder(self.architecture, batch, places)
         with hooks.removed_afterwards() as handles:
@@ -122,7 +122,7 @@ class Blocks:
         Rows of edits are 0, places count over all parts. Returns each part's output [row, position,
         d_model], or, if keys_only, each part's keys and values, and then computes nothing else.
         """
-        self._know(length)
+        self.know(length)
         packed = torch.cat([part.states.flatten(0, 1) for part in parts])[None]
         recorder = Recorder(self.architecture, 1, packed.shape[1])
         shapes = [Part(part.states.shape[0], part.states.shape[1], part.segments) for part in parts]
@@ -157,7 +157,7 @@ class Blocks:
         self, layer: int, states: Tensor, first: int, length: int, *, edits: Sequence[Edit] = ()
     ) -> Segment:
         """Keys and values of states [batch, position, d_model]; nothing after them is computed."""
-        self._know(length)
+        self.know(length)
         batch, places, _ = states.shape
         recorder = Recorder(self.architecture, batch, places)
         with hooks.removed_afterwards() as handles:
@@ -197,7 +197,7 @@ class Blocks:
             {name: _at_positions(value, length, chosen) for name, value in kwargs.items()},
         )
 
-    def _know(self, length: int) -> None:
+    def know(self, length: int) -> None:
         """Have the arguments for prompts of this length, before hooks are attached that the pass
         which finds them would set off."""
         if length not in self._arguments:

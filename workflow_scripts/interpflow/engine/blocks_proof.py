@@ -11,10 +11,9 @@ from interpflow.engine.attention import AttentionNotSupported
 from interpflow.engine.blocks import Blocks
 from interpflow.engine.forward import run_forward
 from interpflow.engine.model import Model
+from interpflow.engine.probe_pass import probe_ids
 from interpflow.engine.prompt_states import run_prompts
 
-PROBE_ROWS, PROBE_POSITIONS, PROBE_FIRST = 3, 9, 4
-PROBE_SEED = 20_240_102
 # Rounding units of the logits' type, times the largest logit, that another order of sums may cost.
 UNITS = 512
 # transformers computes norms and softmaxes in float32 whatever the model's type.
@@ -24,12 +23,13 @@ SMALLEST_UNIT = torch.finfo(torch.float32).eps
 def prove_blocks(model: Model) -> Blocks | str:
     """The model's blocks, or the reason why they cannot be run one at a time."""
     blocks = Blocks(model.module, model.architecture)
-    ids = _probe(model)
+    ids = probe_ids(model.module, model.architecture)
+    first = ids.shape[1] // 2
     whole = run_forward(model.module, model.architecture, ids).logits
     try:
         misses = [
-            _miss(logits, whole[:, first:])
-            for first, logits in ((0, _whole(blocks, ids)), (PROBE_FIRST, _resumed(blocks, ids)))
+            _miss(logits, whole[:, begin:])
+            for begin, logits in ((0, _whole(blocks, ids)), (first, _resumed(blocks, ids, first)))
         ]
         last = model.architecture.unembed(run_prompts(blocks, ids).last)
         misses.append(_miss(last, whole[:, -1]))
@@ -42,12 +42,6 @@ def prove_blocks(model: Model) -> Blocks | str:
     return _undeclared_windows(model, blocks, ids) or blocks
 
 
-def _probe(model: Model) -> Tensor:
-    generator = torch.Generator().manual_seed(PROBE_SEED)
-    shape = (PROBE_ROWS, PROBE_POSITIONS)
-    return torch.randint(model.vocab_size, shape, generator=generator).to(model.device)
-
-
 def _whole(blocks: Blocks, ids: Tensor) -> Tensor:
     state = blocks.embed(ids)
     for layer in range(blocks.n_layers):
@@ -56,13 +50,13 @@ def _whole(blocks: Blocks, ids: Tensor) -> Tensor:
         return blocks.architecture.unembed(state)
 
 
-def _resumed(blocks: Blocks, ids: Tensor) -> Tensor:
+def _resumed(blocks: Blocks, ids: Tensor, first: int) -> Tensor:
     """Two copies of the rows from a middle position on; the second copy is returned."""
     kept = run_prompts(blocks, ids, keep=True, last_only=False)
-    state = blocks.embed(ids)[:, PROBE_FIRST:].repeat(2, 1, 1)
+    state = blocks.embed(ids)[:, first:].repeat(2, 1, 1)
     for layer in range(blocks.n_layers):
-        segments = kept.before(layer, PROBE_FIRST, None)
-        state = blocks.run(layer, state, PROBE_FIRST, ids.shape[1], segments=segments).states
+        segments = kept.before(layer, first, None)
+        state = blocks.run(layer, state, first, ids.shape[1], segments=segments).states
     with torch.no_grad():
         return blocks.architecture.unembed(state[len(ids) :])
 

@@ -18,7 +18,7 @@ from interpflow.engine.batches import TokenBatch
 from interpflow.engine.metrics import Metric, combine_metrics
 from interpflow.engine.model import Model, Patch
 from interpflow.engine.site_sweep import sweep_sites
-from interpflow.engine.sites import Site, all_sites
+from interpflow.engine.sites import ATTENTION_COMPONENTS, Site, all_sites
 from interpflow.engine.sweep_result import SweepResult
 
 # Random directions the logits are read along when fast and slow sweeps are compared.
@@ -180,7 +180,7 @@ class _Check:
         places = [max(1, len(row) // 2) if len(row) > 1 else 0 for row in self.base]
         clean = self.model.capture(self.batch, [site, after])
         patch = Patch(site, [[p] for p in places], self._random_like(clean[site], site))
-        _, patched = self.model.run(self.batch, patches=[patch], sites=[after])
+        _, patched = self.model.run(self.batch, [patch], [after])
         scale = float(torch.nan_to_num(clean[after]).abs().max()) or 1.0
         earlier, own = 0.0, float("inf")
         for row, place in enumerate(places):
@@ -199,9 +199,13 @@ class _Check:
         for component in self.components:
             states = self._states(component, self.batch)
             noise = {site: self._random_like(state, site) for site, state in states.items()}
-            logits = self.model.patch(self.batch, self._patches(component, self.last, noise))
+            # Attention may look away from the last position: all of them then.
+            inside = component in ATTENTION_COMPONENTS
+            where = self.everywhere if inside else self.last
+            logits = self.model.patch(self.batch, self._patches(component, where, noise))
             value = self._worst_row(logits, self.base_logits)
-            detail = "smallest change of the logits when the last position's states are random"
+            which = "all positions'" if inside else "the last position's"
+            detail = f"smallest change of the logits when {which} states are random"
             rows.append(self._moved(f"random_donor_moves[{component}]", value, detail))
         return rows
 

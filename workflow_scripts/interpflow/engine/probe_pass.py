@@ -127,7 +127,9 @@ class ProbePass:
 
 def _modules_with_inputs(architecture: Architecture) -> list[nn.Module]:
     found = [
-        m for p in architecture.blocks for m in (p.block, p.attention_projection, p.mlp_projection)
+        m
+        for p in architecture.blocks
+        for m in (p.block, p.attention_projection, p.mlp, p.mlp_projection)
     ]
     return list(dict.fromkeys(m for m in found if m is not None))
 

@@ -213,11 +213,15 @@ def _prove_middle(
         return architecture
     reads = []
     for layer in {0, architecture.n_layers - 1}:
-        site = Site("mlp_out", layer)
         edit = noise(Site("attn_out", layer), seen.ids, architecture.d_model)
-        noisy = run_forward(module, architecture, seen.ids, edits=[edit], capture=[site])
-        quiet = seen.outputs[architecture.blocks[layer].mlp_outputs[0]]
-        reads.append(not torch.equal(noisy.states[site], quiet * architecture.residual_multiplier))
+        noisy = ProbePass(module, architecture, seen.ids, [edit])
+        # What goes into the MLP, not what comes out: an MLP may give zeros whatever it reads.
+        mlp = architecture.blocks[layer].mlp
+        if mlp is not None and mlp in seen.inputs:
+            reads.append(not torch.equal(noisy.inputs[mlp], seen.inputs[mlp]))
+        else:
+            out = architecture.blocks[layer].mlp_outputs[0]
+            reads.append(not torch.equal(noisy.outputs[out], seen.outputs[out]))
     architecture = replace(architecture, parallel=not any(reads))
     if all(reads):
         return architecture

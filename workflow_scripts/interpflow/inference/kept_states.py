@@ -91,7 +91,7 @@ def _run_block(
     last_rows: bool,
 ) -> tuple[Tensor, dict[Site, Tensor], Tensor | None]:
     """Output and captured states of a block, and the last query's attention [batch, key, head]."""
-    blocks._know(length)  # before hooks are attached that finding the arguments would set off
+    blocks.know(length)  # before hooks are attached that finding the arguments would set off
     batch, places, _ = state.shape
     recorder = Recorder(blocks.architecture, batch, places)
     rows: list[Tensor] = []
