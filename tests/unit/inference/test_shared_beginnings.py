@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from interpflow.inference import forward, prompt_tree, scoring, tree_forward
+from interpflow.inference import (
+    forward,
+    prompt_tree,
+    scoring,
+    segment_attention,
+    tree_forward,
+)
 from interpflow.inference.prompt_tree import plan_prompts
 from interpflow.inference.scoring import score_answers
 from interpflow.models.tokens import encode
@@ -179,3 +185,20 @@ def test_half_precision(tiny, sharing):
     found = score_answers(half.to(torch.bfloat16), tokenizer, PROMPTS, ANSWERS)
     assert np.abs(found.log_prob - right.log_prob).max() < 2
     assert np.corrcoef(found.log_prob.ravel(), right.log_prob.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_where_shared_keys_cannot_be_taken_apart(tiny, sharing, monkeypatch, kind):
+    """As on other devices and in other types: shared keys are put before the rows' own."""
+    model, tokenizer = tiny(kind)
+    apart = score_answers(model, tokenizer, PROMPTS, ANSWERS, token_budget=30)
+    monkeypatch.setattr(segment_attention, "_splits", lambda _query, _window: False)
+    found = score_answers(model, tokenizer, PROMPTS, ANSWERS, token_budget=30)
+    np.testing.assert_allclose(found.log_prob, apart.log_prob, atol=1e-4)
+
+
+def test_the_same_bytes_every_time(tiny, sharing):
+    model, tokenizer = tiny()
+    first, second = (score_answers(model, tokenizer, PROMPTS, ANSWERS) for _ in range(2))
+    assert np.array_equal(first.log_prob, second.log_prob)
+    assert np.array_equal(first.first_logit, second.first_logit)

@@ -117,12 +117,13 @@ class Readout:
                 tile = logits(states[rows], columns)
                 if len(inside):
                     picked[rows, inside] = tile[:, here]
-                highest = tile.max(dim=-1)
-                higher = highest.values > best[rows]
-                best[rows] = torch.where(higher, highest.values, best[rows])
-                top[rows] = torch.where(higher, highest.indices + start, top[rows])
-                shifted = tile.sub_(highest.values[:, None]).exp_()
-                parts.append(shifted.sum(dim=-1).log_() + highest.values)
+                highest = tile.amax(dim=-1)
+                # Where the maximum lies costs more to find than the maximum.
+                higher = (highest > best[rows]).nonzero()[:, 0]
+                best[rows] = torch.maximum(best[rows], highest)
+                top[first + higher] = tile[higher].max(dim=-1).indices + start
+                shifted = tile.sub_(highest[:, None]).exp_()
+                parts.append(shifted.sum(dim=-1).log_() + highest)
             normalisers.append(torch.cat(parts))
         return Reading(picked, torch.stack(normalisers).logsumexp(dim=0), top)
 

@@ -27,6 +27,8 @@ FIXED_DATE_MACRO = (
     + " }}{%- endmacro -%}"
 )
 SENTINEL = "interpflow user text"
+# The ids of so many joined texts are in memory together.
+TEXTS_AT_ONCE = 4096
 
 TemplatePolicy = Literal["auto", "never"]
 
@@ -160,17 +162,21 @@ def prompts_with_answers(
     def begun(ids: list[int]) -> list[int]:
         return ids if ids[: len(prefix)] == prefix else [*prefix, *ids]
 
-    encoded = [begun(ids) for ids in _ids(tokenizer, list(prompts))]
-    joined = _ids(tokenizer, [prompt + answer for prompt in prompts for answer in answers])
+    encoded: list[list[int]] = []
     result: list[list[list[int]]] = []
-    for index, (prompt, ids) in enumerate(zip(prompts, encoded)):
-        continuations, size = [], len(ids)
-        for place, answer in enumerate(answers):
-            whole = begun(joined[index * len(answers) + place])
-            if whole[:size] != ids or len(whole) == size:
-                raise _not_a_continuation(tokenizer, prompt, answer)
-            continuations.append(whole[size:])
-        result.append(continuations)
+    step = max(1, TEXTS_AT_ONCE // max(1, len(answers)))
+    for start in range(0, len(prompts), step):
+        texts = list(prompts[start : start + step])
+        joined = iter(_ids(tokenizer, [text + answer for text in texts for answer in answers]))
+        for text, ids in zip(texts, map(begun, _ids(tokenizer, texts))):
+            continuations, size = [], len(ids)
+            for answer in answers:
+                whole = begun(next(joined))
+                if whole[:size] != ids or len(whole) == size:
+                    raise _not_a_continuation(tokenizer, text, answer)
+                continuations.append(whole[size:])
+            encoded.append(ids)
+            result.append(continuations)
     return encoded, result
 
 
