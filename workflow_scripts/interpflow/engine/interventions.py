@@ -230,6 +230,15 @@ class Noise(Intervention):
     sd: float = field(kw_only=True)
     seed: int = field(default=0, kw_only=True)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.site.component == "pattern":
+            raise UserError(
+                "noise in a pattern would weigh keys that a query cannot see",
+                where=f"{type(self).__name__} of {self.site}",
+                remedy="add it to queries or keys",
+            )
+
     def new_states(self, present: Tensor, at: Acting) -> Tensor:
         drawn = [
             np.random.default_rng([self.seed, row, position]).standard_normal(present.shape[1])
