@@ -145,7 +145,7 @@ def test_patches_and_noise_act_on_the_prompt() -> None:
             assert torch.allclose(f.logits, s.logits, atol=1e-11)
         assert torch.allclose(fast[1].logits[0], model.patch(rows, done)[1], atol=1e-11)
     values = model.capture(donors, site)[site]
-    with pytest.raises(UserError, match="no values? for position"):
+    with pytest.raises(UserError, match=r"no values? for position"):
         generate_with(model, rows, [Patch(site, "all", values)], max_new_tokens=NEW)
 
 

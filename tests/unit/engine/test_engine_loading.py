@@ -138,9 +138,9 @@ def test_states_that_are_not_finite_are_named() -> None:
     found = model.capture(base, SITE, allow_nonfinite=True)[SITE]
     assert found[[0, 2]].isfinite().all()
     assert not found[1, 4].isfinite().all()
-    # A position that was not asked for does not count, but the logits do.
+    # What was not asked for does not count, but the logits do.
     with pytest.raises(UserError, match="the logits are not finite"):
-        model.capture(base, SITE, positions=[[0]] * 3)
+        model.capture(base, SITE, positions=[[0], [], [0]])
 
 
 def test_names_of_components_stand_for_their_sites() -> None:
