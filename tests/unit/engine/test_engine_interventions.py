@@ -74,6 +74,11 @@ def test_order_is_that_of_the_list_and_of_the_forward() -> None:
     for order in ([first, add], [add, first]):
         late = after(model, base, order, SITE)[:, -1]
         assert torch.allclose(late, after(model, base, [first], SITE)[:, -1] + 1, atol=1e-12)
+    # What is written in the middle of a block holds, whatever is done to what it is the sum of.
+    middle = Site("resid_mid", 1)
+    done = [Patch(middle, -1, 5 * x), AddDirection(Site("attn_out", 1), -1, direction=one),
+            Scale(Site("resid_pre", 1), -1, factor=3.0)]  # fmt: skip
+    assert torch.allclose(after(model, base, done, middle)[:, -1], 5 * x[:, -1], atol=1e-12)
     # The embedding is the input of block 0: the list decides.
     embed, resid = Site("embed"), Site("resid_pre", 0)
     e = model.capture(base, embed)[embed]
