@@ -5,7 +5,7 @@ import torch
 from tiny_models import CONFIGS, PARTLY_FLOAT32, hook_count, tiny_model, tiny_pairs
 from torch import Tensor
 
-from interpflow.engine import Patch, Site, TokenBatch, all_sites, hooks
+from interpflow.engine import Patch, Site, TokenBatch, ZeroAblation, all_sites, hooks
 from interpflow.engine.model import Model
 from interpflow.engine.sites import ATTENTION_COMPONENTS
 from interpflow.errors import UserError
@@ -166,6 +166,24 @@ def test_capture_at_positions() -> None:
     assert torch.equal(chosen[1, 0], everything[1, 0])
     assert chosen[1, 1].isnan().all()
     assert chosen[2].isnan().all()
+
+
+@pytest.mark.parametrize("name", ["llama_grouped", "gpt2", "gemma2"])
+def test_every_component_is_captured_at_positions(name: str) -> None:
+    model = tiny_model(name)
+    base, _ = tiny_pairs()
+    places = [[4, 1], [0], []]
+    edit = ZeroAblation(Site("pattern", 1, 0), [4], neurons=[2])
+    for done in ((), [edit]):
+        sites = [*all_sites(model, model.available_components, [1]), Site("pattern", 1)]
+        every, chosen = (model.run(base, done, sites, where)[1] for where in ("all", places))
+        for site in sites:
+            assert chosen[site].shape == (3, 2, *every[site].shape[2:])
+            # Rows of a pattern that is only read are computed by themselves.
+            assert torch.allclose(chosen[site][0], every[site][0, [4, 1]], atol=1e-14, rtol=0)
+            assert torch.allclose(chosen[site][1, 0], every[site][1, 0], atol=1e-14, rtol=0)
+            assert chosen[site][1, 1].isnan().all()
+            assert chosen[site][2].isnan().all()
 
 
 def test_mask_and_lists_of_positions_say_the_same() -> None:
