@@ -171,6 +171,23 @@ def test_a_disconnected_sweep_is_caught_by_the_audit(monkeypatch: pytest.MonkeyP
         ({"direction": "both"}, "unknown direction"),
         ({"metrics": ("logit",)}, "unknown metric"),
         ({"pairs": []}, "no pairs"),
+        ({"layers": []}, "no layer"),
+        ({"metrics": ()}, "no metric"),
+        ({"check": "x"}, "unknown check"),
+        ({"audit": 2.0}, "not a share"),
+        ({"batch_tokens": 0}, "batch_tokens"),
+        (
+            {"pairs": [{"clean": [1] * 70, "corrupted": [2] * 70, "answers": (1, 2)}]},
+            "64 positions",
+        ),
+        (
+            {
+                "pairs": [
+                    {"clean": [1], "corrupted": [2], "answers": (1, 2), "values": (1, float("nan"))}
+                ]
+            },
+            "finite",
+        ),
         ({"pairs": [{"clean": [1, 2]}]}, "corrupted"),
         ({"pairs": [{"clean": [1], "corrupt": [2]}]}, "unknown key"),
         ({"pairs": [{"clean": [1, 2], "corrupted": [1]}]}, "tokens"),
@@ -183,3 +200,17 @@ def test_bad_input_is_one_clear_message(change: dict, message: str) -> None:
     arguments = {"pairs": some_pairs(), **change}
     with pytest.raises(UserError, match=message):
         sweep(tiny_model("llama"), **arguments)
+
+
+def test_infinite_states_are_refused_without_any_check() -> None:
+    model = tiny_model("llama")
+    model.module.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("inf")
+    with pytest.raises(UserError, match="NaN or infinite"):
+        sweep(model, some_pairs(), check="off")
+
+
+def test_a_prompt_of_one_token_can_be_swept() -> None:
+    pair = {"clean": [4], "corrupted": [9], "answers": (1, 2)}
+    found = sweep(tiny_model("llama"), [pair], metrics="logit_diff")
+    change = found.baseline_clean["logit_diff"] - found.baseline_corrupted["logit_diff"]
+    np.testing.assert_allclose(found.effects["logit_diff"][:, :, 0], change[:, None].repeat(3, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -96,6 +97,8 @@ def _checked(model: Model, pair: Pair | Mapping[str, Any], where: str) -> TokenP
     values = None if pair.values is None else [float(value) for value in pair.values]
     if values is not None and len(values) != len(answers):
         raise UserError(f"{len(values)} values for {len(answers)} answers", where=where)
+    if values is not None and not all(math.isfinite(value) for value in values):
+        raise UserError("a value is not a finite number", where=f"{where}, values")
     return TokenPair(clean, corrupted, answers, values, alignment)
 
 
@@ -106,6 +109,13 @@ def _prompt(model: Model, prompt: Sequence[int] | str, where: str) -> list[int]:
         ids = [int(token) for token in prompt]
     if not ids:
         raise UserError("the prompt is empty", where=where)
+    config: Any = model.module.config.get_text_config(decoder=True)
+    most = getattr(config, "max_position_embeddings", None)
+    if most and len(ids) > most:
+        raise UserError(
+            f"the prompt has {len(ids)} tokens, the model has {most} positions", where=where,
+            remedy="shorten it, or choose a model with a longer context",
+        )  # fmt: skip
     outside = [token for token in ids if not 0 <= token < model.vocab_size]
     if outside:
         raise UserError(

@@ -79,6 +79,11 @@ def sweep_sites(
             "patterns cannot be aligned: their keys are positions too", where="component",
             remedy="sweep q and k instead",
         )  # fmt: skip
+    if donor != "activation" and any(site.component == "pattern" for site in sites):
+        raise UserError(
+            "a placebo of a pattern would look at tokens that are yet to come", where="donor",
+            remedy="use it on q or k",
+        )  # fmt: skip
     views = [setting.donor_view(pair) for pair in range(len(base_ids))]
     out = Collected((len(base_ids), len(sites), n_groups))
     planned = [

@@ -23,6 +23,8 @@ PASS_LOGITS = 2**25
 
 def measured(metric: Metric, logits: Tensor, pairs: Sequence[int]) -> dict[str, np.ndarray]:
     """The metric's values as float64 [rows], for logits [rows, vocab]."""
+    # A model may rule tokens out by a logit of minus infinity.
+    _check_finite(~logits.isnan().any(dim=-1), pairs)
     index = torch.tensor(list(pairs), dtype=torch.int64, device=logits.device)
     return _arrays(metric(full_precision(logits), index), len(pairs))
 
@@ -33,6 +35,7 @@ def measured_residuals(
     """The same for residuals [rows, d_model] after the last block; the logits of the whole
     vocabulary are computed only if the metric reads them, a bounded number of rows at a time."""
     index = torch.tensor(list(pairs), dtype=torch.int64, device=residuals.device)
+    _check_finite(residuals.isfinite().all(dim=-1), pairs)
     step = len(pairs)
     if not isinstance(metric, ColumnMetric):
         step = max(1, PASS_LOGITS // model.vocab_size)
@@ -47,6 +50,16 @@ def measured_residuals(
                 values = metric(full_precision(model.architecture.unembed(rows)), mine)
             parts.append(_arrays(values, len(mine)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _check_finite(sound: Tensor, pairs: Sequence[int]) -> None:
+    bad = (~sound).nonzero()
+    if len(bad):
+        raise UserError(
+            "a patched or unpatched run has NaN or infinite states after its last block",
+            where=f"pair {pairs[int(bad[0])]}",
+            remedy="load the model in float32 or bfloat16: float16 overflows in some models",
+        )
 
 
 def _arrays(values: dict[str, Tensor], n_rows: int) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from interpflow.engine.sites import Site, all_sites
 from interpflow.errors import UserError
 
 DIRECTIONS = ("denoise", "noise")
+CHECKS = ("full", "audit", "off")
 Positions = Literal["all", "answer"] | Sequence[int] | Sequence[Sequence[Sequence[int]]]
 
 
@@ -32,7 +33,7 @@ def sweep(
     component: str = "resid_post",
     positions: Positions = "all",
     direction: str = "denoise",
-    metrics: Sequence[str] = ("logit_diff",),
+    metrics: str | Sequence[str] = ("logit_diff",),
     *,
     layers: Sequence[int] | None = None,
     oracle: bool = False,
@@ -56,6 +57,10 @@ def sweep(
     found = as_pairs(model, pairs)
     if direction not in DIRECTIONS:
         raise UserError(f"unknown direction {direction!r}", remedy="use denoise or noise")
+    _check_options(check, audit, layers, batch_tokens)
+    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    if not metrics:
+        raise UserError("no metric is named", where="metrics", remedy=f"use {', '.join(METRICS)}")
     if unknown := sorted(set(metrics) - set(METRICS)):
         raise UserError(f"unknown metric {unknown[0]!r}", remedy=f"use {', '.join(METRICS)}")
     denoise = direction == "denoise"
@@ -78,8 +83,21 @@ def sweep(
         progress=progress, fast=not oracle, donor_positions=tables,
         audit=audit if check != "off" and not oracle else 0.0,
     )  # fmt: skip
-    single = positions == "answer"
+    single = isinstance(positions, str) and positions == "answer"
     return PairSweep.of(result, found, component, direction, groups, gates, single)
+
+
+def _check_options(
+    check: str, audit: float, layers: Sequence[int] | None, batch_tokens: int
+) -> None:
+    if check not in CHECKS:
+        raise UserError(f"unknown check {check!r}", remedy=f"use one of {', '.join(CHECKS)}")
+    if not 0 <= audit <= 1:
+        raise UserError(f"audit is {audit}, not a share", remedy="use a number from 0 to 1")
+    if layers is not None and not len(layers):
+        raise UserError("no layer is named", where="layers", remedy="leave it out for all layers")
+    if batch_tokens < 1:
+        raise UserError(f"batch_tokens is {batch_tokens}", remedy="use a positive number")
 
 
 def _sites(model: Model, component: str, layers: Sequence[int] | None) -> list[Site]:
@@ -92,6 +110,8 @@ def _sites(model: Model, component: str, layers: Sequence[int] | None) -> list[S
 def _groups(base: Sequence[Sequence[int]], positions: Positions) -> list[list[list[int]]]:
     """Per pair the groups of positions replaced together; as many in every pair."""
     longest = max(map(len, base))
+    if isinstance(positions, np.ndarray):
+        positions = positions.tolist()
     if positions == "all":
         return [[[p] if p < len(row) else [] for p in range(longest)] for row in base]
     if positions == "answer":
@@ -114,7 +134,7 @@ def _groups(base: Sequence[Sequence[int]], positions: Positions) -> list[list[li
         raise UserError(
             f"{len(positions)} lists of groups for {len(base)} pairs", where="positions"
         )
-    return [[list(group) for group in chosen] for chosen in positions]  # type: ignore[union-attr]
+    return [[list(group or ()) for group in chosen] for chosen in positions]  # type: ignore[union-attr]
 
 
 def _aligned(group: list[int], table: Sequence[int] | None) -> list[int]:
