@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from interpflow.errors import UserError
 from interpflow.models import memory
-from interpflow.models.acquire import load_transformer, source_of
+from interpflow.models.acquire import load_transformer
+from interpflow.models.sources import source_of
 
 
 def test_weights_are_counted_from_the_headers(model_dir: Path) -> None:

@@ -43,7 +43,8 @@ def load(
         if str(device) != "auto":
             module = module.to(device)  # type: ignore[arg-type]
     else:
-        from interpflow.models.acquire import load_transformer, source_of
+        from interpflow.models.acquire import load_transformer
+        from interpflow.models.sources import source_of
 
         if str(device) == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
