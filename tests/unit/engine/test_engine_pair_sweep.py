@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -214,3 +216,37 @@ def test_a_prompt_of_one_token_can_be_swept() -> None:
     found = sweep(tiny_model("llama"), [pair], metrics="logit_diff")
     change = found.baseline_clean["logit_diff"] - found.baseline_corrupted["logit_diff"]
     np.testing.assert_allclose(found.effects["logit_diff"][:, :, 0], change[:, None].repeat(3, 1))
+
+
+def test_threads_take_turns() -> None:
+    model, pairs = tiny_model("llama"), some_pairs(2)
+    expected = sweep(model, pairs, check="off").effects["logit_diff"]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: sweep(model, pairs, check="off"), range(6)))
+    for one in found:
+        np.testing.assert_array_equal(one.effects["logit_diff"], expected)
+    assert model.module.config._attn_implementation != "interpflow"
+
+
+def test_bfloat16_passes_with_its_noise_stated() -> None:
+    found = sweep(tiny_model("llama_grouped", dtype="bfloat16"), some_pairs())
+    assert found.gates is not None
+    assert 1e-4 < found.noise_floor["logit_diff"] < 5
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    model = tiny_model("gpt2")
+    model.module.train()
+    with pytest.raises(UserError, match="training mode"):
+        sweep(model, some_pairs(), check="off")
+    with pytest.raises(UserError, match="training mode"):
+        model.last_logits([[1, 2, 3]])
+
+
+def test_the_gates_run_on_the_pairs_that_need_no_alignment() -> None:
+    pairs = some_pairs()
+    pairs[1] = {**pairs[1], "alignment": [(p, p) for p in range(11)]}
+    found = sweep(tiny_model("llama"), pairs)
+    assert found.gates is not None
+    plain = sweep(tiny_model("llama"), some_pairs(), check="off")
+    np.testing.assert_allclose(found.effects["logit_diff"], plain.effects["logit_diff"], atol=1e-10)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from interpflow.engine.metrics import DISCRETE_METRICS
 from interpflow.engine.sweep_collect import Collected
@@ -17,9 +18,14 @@ from interpflow.engine.whole_rows import run_whole_rows
 
 # Largest difference allowed, relative to the largest logit. A float32 sum taken in another order
 # moves a logit by less than 1e-5 of that; bfloat16 keeps three digits.
-TOLERANCES = {"torch.float64": 1e-5, "torch.float32": 1e-5}
+TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-5}
 LOW_PRECISION_TOLERANCE = 0.1
 AUDITED_PAIRS = 4
+
+
+def tolerance_of(dtype: torch.dtype) -> float:
+    """How far equivalent computations of a model of this type may be apart."""
+    return TOLERANCES.get(dtype, LOW_PRECISION_TOLERANCE)
 
 
 def audit_sweep(
@@ -44,7 +50,7 @@ def audit_sweep(
         run_whole_rows(oracle, out, pairs, mine, lambda _n: None)
     first = [setting.base_ids[rows[0].pair]]
     logit_scale = float(setting.model.last_logits(first).abs().max()) or 1.0
-    limit = TOLERANCES.get(str(setting.model.dtype), LOW_PRECISION_TOLERANCE)
+    limit = tolerance_of(setting.model.dtype)
     worst, where = 0.0, ""
     for name, slow in out.values.items():
         if name in DISCRETE_METRICS:  # a tie may fall either way

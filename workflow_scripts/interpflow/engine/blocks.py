@@ -244,7 +244,7 @@ class Blocks:
         if self.architecture.takes_position_ids:
             places = torch.arange(ids.shape[1], device=ids.device)
             arguments["position_ids"] = places.expand(ids.shape)
-        with self.attention(), hooks.replaced_forwards(stands):
+        with hooks.replaced_forwards(stands), self.attention():
             try:
                 self.module(input_ids=ids, return_dict=True, **arguments)
             except StopForward:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interpflow.engine.audit import tolerance_of
 from interpflow.engine.batches import TokenBatch
 from interpflow.engine.metrics import Metric, combine_metrics
 from interpflow.engine.model import Model, Patch
@@ -23,6 +24,8 @@ from interpflow.engine.sweep_result import SweepResult
 
 # Random directions the logits are read along when fast and slow sweeps are compared.
 N_PROJECTIONS = 4
+# A change of the logits, relative to the largest, that no rounding explains in float32.
+SMALLEST_MOVE = 1e-5
 
 
 def run_gates(
@@ -31,16 +34,17 @@ def run_gates(
     donor_ids: Sequence[Sequence[int]],
     metric: Metric,
     *,
-    tolerance: float = 1e-5,
+    tolerance: float | None = None,
     max_pairs: int = 4,
     seed: int = 0,
 ) -> GateReport:
     """Run every gate on up to `max_pairs` pairs spread over the list.
 
     tolerance: largest difference allowed, relative to the largest logit (metrics: to the largest
-    base or donor value); 1e-5 suits float32, bfloat16 needs its measured noise.
+    base or donor value); by default 1e-5, or for narrower types than float32 a tenth.
     Pairs must have equal lengths within a pair.
     """
+    tolerance = tolerance_of(model.dtype) if tolerance is None else tolerance
     differing = [i for i in range(len(base_ids)) if list(base_ids[i]) != list(donor_ids[i])]
     picked = np.linspace(0, len(differing) - 1, min(max_pairs, len(differing)))
     pairs = [differing[round(float(i))] for i in picked]
@@ -56,14 +60,14 @@ def run_gates(
     )
     rows = [check.pairs_differ(), *check.self_patches(), check.full_swap(), check.causality()]
     rows += [*check.random_moves(), check.row_alone()]
-    local = _renumbered(metric, pairs)
+    local = renumbered(metric, pairs)
     fast_rows, noise = check.fast_equals_slow(local)
     for name, found in check.metric_noise(local).items():
         noise[name] = max(noise.get(name, 0.0), found)
     return GateReport((*rows, *fast_rows), noise)
 
 
-def _renumbered(metric: Metric, pairs: Sequence[int]) -> Metric:
+def renumbered(metric: Metric, pairs: Sequence[int]) -> Metric:
     """The metric, called with numbers of the sample instead of numbers of the whole list."""
     original = torch.tensor(list(pairs), dtype=torch.int64)
 
@@ -302,7 +306,9 @@ class _Check:
 
     def _moved(self, name: str, value: float, detail: str) -> GateRow:
         detail = f"{detail}; must exceed the tolerance"
-        return GateRow(name, value > self.tolerance, value, self.tolerance, detail)
+        # The same rows in the same batch: what is not moved is not moved by rounding either.
+        limit = min(self.tolerance, SMALLEST_MOVE)
+        return GateRow(name, value > limit, value, limit, detail)
 
     def _states(self, component: str, batch: TokenBatch) -> dict[Site, Tensor]:
         return self.model.capture(batch, all_sites(self.model, [component]))

@@ -6,6 +6,7 @@ argument or as `hidden_states`. That is settled here once; nothing else looks in
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -69,31 +70,37 @@ def on_input(module: nn.Module, function: StateFunction) -> Any:
     return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
+# A pass changes the model for as long as it lasts: threads take turns.
+_TURN = threading.RLock()
+
+
 @contextmanager
 def removed_afterwards() -> Iterator[list[Any]]:
     """A list for hook handles; ours, and only ours, are removed however the block is left."""
     handles: list[Any] = []
-    try:
-        yield handles
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _TURN:
+        try:
+            yield handles
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 @contextmanager
 def replaced_forwards(replacements: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Let modules run another `forward`; the former one is back however the block is left."""
-    former = {module: module.__dict__.get("forward") for module in replacements}
-    try:
-        for module, forward in replacements.items():
-            module.forward = forward
-        yield
-    finally:
-        for module, forward in former.items():
-            if forward is not None:
+    with _TURN:
+        former = {module: module.__dict__.get("forward") for module in replacements}
+        try:
+            for module, forward in replacements.items():
                 module.forward = forward
-            else:
-                module.__dict__.pop("forward", None)
+            yield
+        finally:
+            for module, forward in former.items():
+                if forward is not None:
+                    module.forward = forward
+                else:
+                    module.__dict__.pop("forward", None)
 
 
 def three_axes(state: Tensor, batch: int, positions: int, what: str) -> Tensor:

@@ -28,6 +28,20 @@ from interpflow.errors import UserError
 DEFAULT_BATCH_TOKENS = 4096
 
 
+def rotates_by_length(module: PreTrainedModel) -> bool:
+    """Whether rotary embeddings depend on the length of the input, not on positions alone."""
+    config: Any = module.config.get_text_config(decoder=True)
+    settings = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    kinds = {str(value) for value in _leaves(settings)}
+    return bool(kinds & {"dynamic", "longrope", "su"})
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for part in value.values() for leaf in _leaves(part)]
+    return [value]
+
+
 def full_precision(logits: Tensor) -> Tensor:
     """float64 stays, anything narrower becomes float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
@@ -159,7 +173,14 @@ class Model:
     ) -> tuple[Tensor, dict[Site, Tensor]]:
         """One pass: logits [batch, vocab] at the last real tokens, and the states of `sites` after
         the interventions (shapes and errors as in `capture`)."""
+        self.check_ready()
         batch = self.batch(prompts)
+        if batch.is_padded and rotates_by_length(self.module):
+            raise UserError(
+                "this model's rotation depends on the longest prompt of a batch",
+                where=self.architecture.family,
+                remedy="pass prompts of one length at a time",
+            )
         for site in sites:
             self.check_site(site)
         lengths = batch.lengths.tolist()
@@ -209,6 +230,15 @@ class Model:
             max_length=self.max_length,
             device=self.device,
         )
+
+    def check_ready(self) -> None:
+        """Raise UserError when passes would not repeat themselves."""
+        if self.module.training:
+            raise UserError(
+                "the model is in training mode: dropout would make every pass another",
+                where=self.architecture.family,
+                remedy="call model.module.eval()",
+            )
 
     def check_site(self, site: Site) -> None:
         """Raise UserError when this model has no such site, or none that was proven."""

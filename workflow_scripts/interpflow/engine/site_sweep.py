@@ -64,6 +64,7 @@ def sweep_sites(
     did not run.
     """
     n_groups = check_pairs(base_ids, donor_ids, groups, donor_positions)
+    model.check_ready()
     for site in sites:
         model.check_site(site)
     if donor not in DONORS:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from interpflow.engine.gates import run_gates
+from interpflow.engine.gates import renumbered, run_gates
 from interpflow.engine.model import DEFAULT_BATCH_TOKENS, Model
 from interpflow.engine.pair_metrics import METRICS, pair_metric
 from interpflow.engine.pair_sweep import PairSweep
@@ -75,9 +75,15 @@ def sweep(
         ]
     metric = pair_metric(model, found, donor, metrics, batch_tokens=batch_tokens)
     gates = None
-    if check == "full" and not oracle and tables is None:
-        gates = run_gates(model, base, donor, metric, seed=seed)
-        gates.require()
+    if check == "full" and not oracle:
+        # The gates compare runs position by position: pairs that need no alignment.
+        equal = [i for i, pair in enumerate(found) if pair.alignment is None]
+        if equal:
+            gates = run_gates(
+                model, [base[i] for i in equal], [donor[i] for i in equal],
+                renumbered(metric, equal), seed=seed,
+            )  # fmt: skip
+            gates.require()
     result = sweep_sites(
         model, base, donor, sites, groups, metric, batch_tokens=batch_tokens, seed=seed,
         progress=progress, fast=not oracle, donor_positions=tables,
@@ -94,8 +100,10 @@ def _check_options(
         raise UserError(f"unknown check {check!r}", remedy=f"use one of {', '.join(CHECKS)}")
     if not 0 <= audit <= 1:
         raise UserError(f"audit is {audit}, not a share", remedy="use a number from 0 to 1")
-    if layers is not None and not len(layers):
-        raise UserError("no layer is named", where="layers", remedy="leave it out for all layers")
+    if layers is not None and (not len(layers) or len(set(layers)) < len(layers)):
+        raise UserError(
+            "no layer is named, or one twice", where="layers", remedy="leave it out for all layers"
+        )
     if batch_tokens < 1:
         raise UserError(f"batch_tokens is {batch_tokens}", remedy="use a positive number")
 
