@@ -155,3 +155,24 @@ def test_equal_pairs_fail_instead_of_proving_nothing() -> None:
     base, _ = tiny_pairs()
     report = run_gates(tiny_model("llama"), base, base, METRIC)
     assert names(report) == {"pairs_differ"}
+
+
+@pytest.mark.parametrize("mistake", ["dropped", "swapped"])
+def test_writes_to_a_wrong_head_or_none_are_caught(
+    mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mistakes that the fast and the whole way share: only bare hooks show them."""
+    model = tiny_model("llama_grouped")
+    real = hooks.write_states
+    width = model.head_dim
+
+    def wrong(states: Tensor, rows: Tensor, places: Tensor, values: Tensor, part: slice) -> Tensor:
+        if part.start is None or states.shape[-1] != model.n_heads * width:
+            return real(states, rows, places, values, part)
+        if mistake == "dropped":
+            return states.clone()
+        other = (part.start // width + 1) % model.n_heads * width
+        return real(states, rows, places, values, slice(other, other + width))
+
+    monkeypatch.setattr(hooks, "write_states", wrong)
+    assert "plain_hooks[head_out]" in names(gates_of(model))

@@ -16,6 +16,8 @@ from interpflow.engine.prompt_states import run_prompts
 
 # Rounding units of the logits' type, times the largest logit, that another order of sums may cost.
 UNITS = 512
+# Of a type with fewer digits than float32: an eighth of the largest logit in bfloat16.
+NARROW_UNITS = 16
 # transformers computes norms and softmaxes in float32 whatever the model's type.
 SMALLEST_UNIT = torch.finfo(torch.float32).eps
 
@@ -37,7 +39,8 @@ def prove_blocks(model: Model) -> Blocks | str:
         return f"its attention cannot be taken over: {error}"
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
         return f"its blocks cannot be called one at a time ({type(error).__name__}: {error})"
-    if not max(misses) <= UNITS:
+    narrow = torch.finfo(whole.dtype).eps > SMALLEST_UNIT
+    if not max(misses) <= (NARROW_UNITS if narrow else UNITS):
         return f"its blocks, run one at a time, miss the logits by {max(misses):.3g} units"
     return _undeclared_windows(model, blocks, ids) or blocks
 

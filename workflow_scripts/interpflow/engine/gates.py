@@ -18,12 +18,15 @@ from interpflow.engine.audit import tolerance_of
 from interpflow.engine.batches import TokenBatch
 from interpflow.engine.metrics import Metric, combine_metrics
 from interpflow.engine.model import Model, Patch
+from interpflow.engine.plain_hooks import PLAIN_COMPONENTS, plain_patched_logits
 from interpflow.engine.site_sweep import sweep_sites
 from interpflow.engine.sites import ATTENTION_COMPONENTS, Site, all_sites
 from interpflow.engine.sweep_result import SweepResult
 
 # Random directions the logits are read along when fast and slow sweeps are compared.
 N_PROJECTIONS = 4
+# Sites of each component that are compared with bare hooks.
+N_PLAIN_SITES = 4
 # A change of the logits, relative to the largest, that no rounding explains in float32.
 SMALLEST_MOVE = 1e-5
 
@@ -58,7 +61,8 @@ def run_gates(
         tolerance,
         seed,
     )
-    rows = [check.pairs_differ(), *check.self_patches(), check.full_swap(), check.causality()]
+    rows = [check.pairs_differ(), *check.self_patches(), *check.plain_writes()]
+    rows += [check.full_swap(), check.causality()]
     rows += [*check.random_moves(), check.row_alone()]
     local = renumbered(metric, pairs)
     fast_rows, noise = check.fast_equals_slow(local)
@@ -166,6 +170,36 @@ class _Check:
             limit = self.tolerance if component == "resid_mid" else 0.0
             rows.append(GateRow(f"self_patch[{component}]", value <= limit, value, limit, detail))
         return rows
+
+    def plain_writes(self) -> list[GateRow]:
+        """Patches of single sites against bare hooks that share no code with the engine's."""
+        generator = np.random.default_rng(np.random.SeedSequence([self.seed, 0x91A1]))
+        rows = []
+        for component in self.components:
+            if component not in PLAIN_COMPONENTS:
+                continue
+            sites = all_sites(self.model, [component])
+            picked = generator.choice(
+                len(sites), size=min(N_PLAIN_SITES, len(sites)), replace=False
+            )
+            worst = 0.0
+            for site in (sites[int(i)] for i in picked):
+                row = int(generator.integers(len(self.base)))
+                ids = self.base[row]
+                position = int(generator.integers(len(ids)))
+                states = self._states_of(site, ids)
+                values = self._random_like(states, site)
+                found = self.model.patch([ids], [Patch(site, [[position]], values=values)])[0]
+                expected = plain_patched_logits(
+                    self.model, ids, site, position, values[0, position]
+                )
+                worst = max(worst, self._gap(found, expected))
+            detail = "single sites patched as by bare hooks"
+            rows.append(self._still(f"plain_hooks[{component}]", worst, detail))
+        return rows
+
+    def _states_of(self, site: Site, ids: list[int]) -> Tensor:
+        return self.model.capture([ids], [site])[site]
 
     def full_swap(self) -> GateRow:
         sites = [*all_sites(self.model, ["resid_pre"]), Site("resid_post", self.model.n_layers - 1)]
