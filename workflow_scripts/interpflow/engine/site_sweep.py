@@ -55,7 +55,7 @@ def sweep_sites(
     metric: see `interpflow.engine.metrics`; it gets float32 logits (float64 for such a model).
     donor: "activation" replaces by the donor run's state at the same place;
     "random_norm_matched" by the base state moved as far as the donor's in a random direction.
-    batch_tokens: token places per pass. progress: called with rows done and rows to do.
+    batch_tokens: token places per pass. progress: called with cells done and cells in all.
     fast=False runs every row whole, no-ops included: slow, for checking.
     donor_positions: per pair, the donor position whose state is written at each base position (-1
     where there is none), or None for the same positions.
@@ -87,13 +87,8 @@ def sweep_sites(
         )  # fmt: skip
     views = [setting.donor_view(pair) for pair in range(len(base_ids))]
     out = Collected((len(base_ids), len(sites), n_groups))
-    planned = [
-        (pairs, plan_rows(pairs, base_ids, views, sites, groups, n_layers=model.n_layers,
-                          skip=fast))
-        for length in sorted({len(row) for row in base_ids})
-        for pairs in _chunks(setting, length)
-    ]  # fmt: skip
-    done, total = 0, sum(len(rows) for _, rows in planned)
+    cells = [len(sites) * sum(1 for group in chosen if group) for chosen in groups]
+    done, total = 0, sum(cells)
 
     def advance(n_rows: int) -> None:
         nonlocal done
@@ -102,11 +97,18 @@ def sweep_sites(
             progress(done, total)
 
     with fast_modules(model.module) if blocks is not None else nullcontext():
-        for pairs, rows in planned:
-            if blocks is not None:
-                run_joined_rows(setting, blocks, out, pairs, rows, advance)
-            else:
-                run_whole_rows(setting, out, pairs, rows, advance)
+        for length in sorted({len(row) for row in base_ids}):
+            for pairs in _chunks(setting, length):
+                rows = plan_rows(
+                    pairs, base_ids, views, sites, groups, n_layers=model.n_layers, skip=fast
+                )
+                before = done
+                if blocks is not None:
+                    run_joined_rows(setting, blocks, out, pairs, rows, advance)
+                else:
+                    run_whole_rows(setting, out, pairs, rows, advance)
+                # The rest of the chunk's cells cannot change anything and were not run.
+                advance(sum(cells[pair] for pair in pairs) - (done - before))
     result = out.result(setting.sites, path, groups)
     if audit <= 0:
         return result
