@@ -66,6 +66,22 @@ def test_a_room_imports_only_rooms_before_it(room: str) -> None:
     assert not wrong
 
 
+ENGINE_ORDER = ("passes", "proofs", "sweeps", "circuits")
+
+
+@pytest.mark.parametrize("room", ENGINE_ORDER)
+def test_a_room_of_the_engine_imports_only_rooms_before_it(room: str) -> None:
+    later = {f"interpflow.engine.{name}" for name in ENGINE_ORDER[ENGINE_ORDER.index(room) + 1 :]}
+    wrong = [
+        f"{path.relative_to(PACKAGE)}: {node.module}"
+        for path in sorted((PACKAGE / "engine" / room).glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and any(f"{node.module}.".startswith(f"{name}.") for name in later)
+    ]
+    assert not wrong
+
+
 def test_the_package_itself_imports_no_room() -> None:
     # Every rule imports the package: what it imported, every rule's digest would cover.
     assert not imported_rooms(PACKAGE / "__init__.py")

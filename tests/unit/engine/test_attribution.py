@@ -9,12 +9,12 @@ from double_models import double_model
 from tiny_models import hook_count, tiny_model, tiny_pairs
 
 from interpflow.engine import Site
-from interpflow.engine.attribution import StateScores, attribute_states, between
-from interpflow.engine.forward import run_forward
-from interpflow.engine.gradients import gradients, tapped_pass
+from interpflow.engine.circuits.attribution import StateScores, attribute_states, between
+from interpflow.engine.circuits.gradients import gradients, tapped_pass
+from interpflow.engine.circuits.patch_sets import PatchCell, joint_effects, patch_sets
 from interpflow.engine.metrics import combine_metrics, logit_diff_metric, probability_metric
-from interpflow.engine.patch_sets import PatchCell, joint_effects, patch_sets
-from interpflow.engine.recorder import Edit
+from interpflow.engine.passes.forward import run_forward
+from interpflow.engine.passes.recorder import Edit
 from interpflow.errors import UserError
 
 MODELS = ("gpt2", "llama_grouped", "gpt_neox", "gemma2", "glm4", "granite")

@@ -10,20 +10,20 @@ from plain_decoders import run_plain
 from tiny_models import tiny_pairs
 
 from interpflow.engine import Site
-from interpflow.engine.attribution import attribute_states
-from interpflow.engine.attribution_check import Verification, verify_edges, verify_states
-from interpflow.engine.circuit_growth import grow, grow_edge_circuit, grow_node_circuit
-from interpflow.engine.circuits import (
+from interpflow.engine.circuits.attribution import attribute_states
+from interpflow.engine.circuits.attribution_check import Verification, verify_edges, verify_states
+from interpflow.engine.circuits.circuit import (
     CircuitValues,
     evaluate_edge_circuits,
     evaluate_node_circuits,
     top_edges,
     top_nodes,
 )
-from interpflow.engine.edge_attribution import attribute_edges
-from interpflow.engine.edges import Edge, EdgeMap, Receiver
+from interpflow.engine.circuits.edge_attribution import attribute_edges
+from interpflow.engine.circuits.edges import Edge, EdgeMap, Receiver
+from interpflow.engine.circuits.growth import grow, grow_edge_circuit, grow_node_circuit
+from interpflow.engine.circuits.patch_sets import PatchCell
 from interpflow.engine.metrics import logit_diff_metric
-from interpflow.engine.patch_sets import PatchCell
 from interpflow.errors import UserError
 from interpflow.stats.faithfulness import MIB_FRACTIONS, faithfulness_curve
 

@@ -9,15 +9,15 @@ from double_models import double_model
 from plain_decoders import run_plain
 from tiny_models import hook_count, tiny_pairs
 
-from interpflow.engine import edge_attribution, sender_states
-from interpflow.engine.edge_attribution import attribute_edges, receiver_gradients
-from interpflow.engine.edge_passes import run_edge_sets
-from interpflow.engine.edges import Edge, EdgeMap, Receiver
-from interpflow.engine.gradients import gradients, tapped_pass
+from interpflow.engine.circuits import edge_attribution, sender_states
+from interpflow.engine.circuits.edge_attribution import attribute_edges, receiver_gradients
+from interpflow.engine.circuits.edge_passes import run_edge_sets
+from interpflow.engine.circuits.edges import Edge, EdgeMap, Receiver
+from interpflow.engine.circuits.gradients import gradients, tapped_pass
+from interpflow.engine.circuits.path_patching import patch_edges
+from interpflow.engine.circuits.residual_graph import residual_graph
+from interpflow.engine.circuits.sender_states import sender_taps
 from interpflow.engine.metrics import logit_diff_metric
-from interpflow.engine.path_patching import patch_edges
-from interpflow.engine.residual_graph import residual_graph
-from interpflow.engine.sender_states import sender_taps
 from interpflow.engine.sites import Site
 from interpflow.errors import UserError
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from interpflow.engine import COMPONENTS, Patch, Site, all_sites, attention, load, sweep_sites
+from interpflow.engine import COMPONENTS, Patch, Site, all_sites, load, sweep_sites
+from interpflow.engine.passes import attention
 from interpflow.engine.sites import ATTENTION_COMPONENTS
 from interpflow.errors import UserError
 

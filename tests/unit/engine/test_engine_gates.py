@@ -7,11 +7,12 @@ import pytest
 from tiny_models import CONFIGS, hook_count, tiny_model, tiny_pairs
 from torch import Tensor, nn
 
-from interpflow.engine import GateReport, answer_contrast_metric, hooks, run_gates
-from interpflow.engine.attention import Segment
+from interpflow.engine import GateReport, answer_contrast_metric, run_gates
 from interpflow.engine.model import Model
-from interpflow.engine.prompt_states import PromptStates
-from interpflow.engine.sweep_path import joining_blocks
+from interpflow.engine.passes import hooks
+from interpflow.engine.passes.attention import Segment
+from interpflow.engine.passes.prompt_states import PromptStates
+from interpflow.engine.sweeps.path import joining_blocks
 
 METRIC = answer_contrast_metric([1, 2, 3], [4, 5, 6])
 

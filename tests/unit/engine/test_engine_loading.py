@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from interpflow.engine import Patch, Scale, Site, ZeroAblation, attention, hooks, load
-from interpflow.engine.attention import IMPLEMENTATION, attention_configs
+from interpflow.engine import Patch, Scale, Site, ZeroAblation, load
 from interpflow.engine.model import Model
+from interpflow.engine.passes import attention, hooks
+from interpflow.engine.passes.attention import IMPLEMENTATION, attention_configs
 from interpflow.errors import UserError
 
 SITE = Site("resid_post", 1)

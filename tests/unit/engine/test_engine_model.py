@@ -5,8 +5,9 @@ import torch
 from tiny_models import CONFIGS, PARTLY_FLOAT32, hook_count, tiny_model, tiny_pairs
 from torch import Tensor
 
-from interpflow.engine import Patch, Site, TokenBatch, ZeroAblation, all_sites, hooks
+from interpflow.engine import Patch, Site, TokenBatch, ZeroAblation, all_sites
 from interpflow.engine.model import Model
+from interpflow.engine.passes import hooks
 from interpflow.engine.sites import ATTENTION_COMPONENTS
 from interpflow.errors import UserError
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 from tiny_models import CONFIGS, PARTLY_FLOAT32, tiny_model, tiny_pairs
 
-from interpflow.engine import Pair, Patch, Site, prompt_states, site_sweep, sweep
+from interpflow.engine import Pair, Patch, Site, sweep
+from interpflow.engine.passes import prompt_states
+from interpflow.engine.sweeps import site_sweep
 from interpflow.errors import UserError
 
 

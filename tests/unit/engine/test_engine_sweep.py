@@ -9,20 +9,14 @@ import torch
 from tiny_models import CONFIGS, PARTLY_FLOAT32, hook_count, tiny_model, tiny_pairs
 from torch import Tensor
 
-from interpflow.engine import (
-    Patch,
-    Site,
-    SweepResult,
-    all_sites,
-    hooks,
-    joined_rows,
-    resume_proof,
-    sweep_path,
-    sweep_sites,
-)
+from interpflow.engine import Patch, Site, SweepResult, all_sites, sweep_sites
 from interpflow.engine.metrics import Metric
 from interpflow.engine.model import Model
-from interpflow.engine.sweep_plan import live_positions
+from interpflow.engine.passes import hooks
+from interpflow.engine.proofs import resume_proof
+from interpflow.engine.sweeps import joined_rows
+from interpflow.engine.sweeps import path as sweep_path
+from interpflow.engine.sweeps.plan import live_positions
 from interpflow.errors import UserError
 
 Groups = list[list[list[int] | None]]
@@ -230,7 +224,7 @@ def test_models_that_cannot_be_entered_halfway_run_whole(monkeypatch: pytest.Mon
 
 
 def test_a_broken_shortcut_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from interpflow.engine import forward
+    from interpflow.engine.passes import forward
 
     real = forward._prefix_cache
 

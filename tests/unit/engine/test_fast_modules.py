@@ -13,10 +13,15 @@ from transformers.activations import ACT2FN
 from transformers.models.bloom.modeling_bloom import BloomGelu
 from transformers.pytorch_utils import Conv1D
 
-from interpflow.engine import fast_modules as fast
-from interpflow.engine import linear_kernels
-from interpflow.engine.fast_modules import fast_modules, tanh_gelu
-from interpflow.engine.linear_kernels import linear, linear_rates, onednn_is_right, preferred_kernel
+from interpflow.engine.passes import fast_modules as fast
+from interpflow.engine.passes import linear_kernels
+from interpflow.engine.passes.fast_modules import fast_modules, tanh_gelu
+from interpflow.engine.passes.linear_kernels import (
+    linear,
+    linear_rates,
+    onednn_is_right,
+    preferred_kernel,
+)
 
 
 class SubclassedLinear(nn.Linear):

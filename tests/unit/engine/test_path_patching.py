@@ -10,10 +10,10 @@ from plain_decoders import run_plain
 from tiny_models import hook_count, tiny_model, tiny_pairs
 
 from interpflow.engine import Site
-from interpflow.engine.edges import Edge, EdgeMap, Receiver
+from interpflow.engine.circuits.edges import Edge, EdgeMap, Receiver
+from interpflow.engine.circuits.path_patching import patch_edge_masks, patch_edges
+from interpflow.engine.circuits.residual_graph import residual_graph
 from interpflow.engine.metrics import logit_diff_metric
-from interpflow.engine.path_patching import patch_edge_masks, patch_edges
-from interpflow.engine.residual_graph import residual_graph
 from interpflow.errors import UserError
 
 N_PAIRS = 2

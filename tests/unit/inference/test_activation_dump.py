@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, BloomConfig
 from interpflow.activations import open_store
 from interpflow.activations.store import ActivationStore
 from interpflow.engine import Model, Site, load
-from interpflow.engine.sweep_path import joining_blocks
+from interpflow.engine.sweeps.path import joining_blocks
 from interpflow.errors import UserError
 from interpflow.inference import activation_dump, kept_states
 from interpflow.inference.activation_dump import dump_activations

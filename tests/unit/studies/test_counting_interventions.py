@@ -113,7 +113,7 @@ def test_gates_and_accounting_are_written(swept):
 
 def test_a_failed_gate_fails_the_job(swept, tiny_model, monkeypatch):
     here, _ = swept
-    from interpflow.engine.gates import GateReport, GateRow
+    from interpflow.engine.sweeps.gates import GateReport, GateRow
 
     def failing(*_, **__):
         row = GateRow("self patch", False, 1.0, 1e-5, "planted")

@@ -3,7 +3,6 @@
 from interpflow.engine import alignment
 from interpflow.engine.alignment import Alignment
 from interpflow.engine.batches import TokenBatch
-from interpflow.engine.gates import GateReport, GateRow, run_gates
 from interpflow.engine.generation import Continuation, generate_with
 from interpflow.engine.interventions import (
     AddDirection,
@@ -19,13 +18,14 @@ from interpflow.engine.interventions import (
 from interpflow.engine.loading import load
 from interpflow.engine.metrics import answer_contrast_metric, combine_metrics, kl_metric
 from interpflow.engine.model import Model
-from interpflow.engine.pair_sweep import PairSweep
 from interpflow.engine.pairs import Pair
-from interpflow.engine.site_sweep import sweep_sites
 from interpflow.engine.sites import COMPONENTS, Site, all_sites
 from interpflow.engine.state_statistics import embedding_sd, mean_state
-from interpflow.engine.sweep_result import Audit, SweepResult
-from interpflow.engine.sweeping import sweep
+from interpflow.engine.sweeps.gates import GateReport, GateRow, run_gates
+from interpflow.engine.sweeps.pair_sweep import PairSweep
+from interpflow.engine.sweeps.result import Audit, SweepResult
+from interpflow.engine.sweeps.site_sweep import sweep_sites
+from interpflow.engine.sweeps.sweeping import sweep
 
 __all__ = [
     "COMPONENTS",

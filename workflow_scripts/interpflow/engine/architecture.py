@@ -1,6 +1,7 @@
 """Finding the parts of a Hugging Face decoder by declared candidate names.
 
-What is found here is only a proposal: `interpflow.engine.proof` checks it on a forward pass.
+What is found here is only a proposal: `interpflow.engine.proofs.component_proof` checks it on a
+forward pass.
 """
 
 from __future__ import annotations

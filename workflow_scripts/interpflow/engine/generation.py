@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpflow.engine.changes import changes
-from interpflow.engine.forward import KeysValues, Resume, run_forward
 from interpflow.engine.interventions import Intervention
 from interpflow.engine.model import DEFAULT_BATCH_TOKENS, Model, full_precision
+from interpflow.engine.passes.changes import changes
+from interpflow.engine.passes.forward import KeysValues, Resume, run_forward
 from interpflow.engine.prompts import Prompts
 from interpflow.errors import UserError
 

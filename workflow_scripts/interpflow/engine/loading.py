@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from interpflow.engine.architecture import find_architecture
 from interpflow.engine.model import Model
-from interpflow.engine.proof import prove
+from interpflow.engine.proofs.component_proof import prove
 from interpflow.errors import UserError
 
 if TYPE_CHECKING:

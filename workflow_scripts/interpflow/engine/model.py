@@ -13,14 +13,19 @@ from transformers import PreTrainedModel
 
 from interpflow.engine.architecture import Architecture
 from interpflow.engine.batches import TokenBatch
-from interpflow.engine.captured import captured_places, check_finite, named_sites, only_tokens
-from interpflow.engine.changes import changes, with_donors_run
-from interpflow.engine.forward import run_forward
 from interpflow.engine.interventions import Intervention
 from interpflow.engine.interventions import Patch as Patch
+from interpflow.engine.passes.captured import (
+    captured_places,
+    check_finite,
+    named_sites,
+    only_tokens,
+)
+from interpflow.engine.passes.changes import changes, with_donors_run
+from interpflow.engine.passes.forward import run_forward
 from interpflow.engine.positions import Positions
 from interpflow.engine.prompts import Prompts, as_batch
-from interpflow.engine.resume_proof import cache_is_exact, fastest_path
+from interpflow.engine.proofs.resume_proof import cache_is_exact, fastest_path
 from interpflow.engine.sites import COMPONENTS, Site, n_heads_of
 from interpflow.errors import UserError
 

@@ -18,11 +18,11 @@ from interpflow.activations.dtypes import is_finite, to_stored
 from interpflow.activations.plan import plan_store
 from interpflow.activations.sites import SiteRecord
 from interpflow.activations.writer import ActivationWriter
-from interpflow.engine.blocks import Blocks
-from interpflow.engine.fast_modules import fast_modules
 from interpflow.engine.model import Model
+from interpflow.engine.passes.blocks import Blocks
+from interpflow.engine.passes.fast_modules import fast_modules
 from interpflow.engine.sites import Site
-from interpflow.engine.sweep_path import joining_blocks
+from interpflow.engine.sweeps.path import joining_blocks
 from interpflow.errors import UserError
 from interpflow.inference.batching import Progress
 from interpflow.inference.forward import check_fits

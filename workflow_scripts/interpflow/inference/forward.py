@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interpflow.engine.attention import StopForward
+from interpflow.engine.passes.attention import StopForward
 from interpflow.errors import UserError
 from interpflow.inference.answer_trie import AnswerTrie, build_trie
 from interpflow.inference.batching import pad_right

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from interpflow.engine.fast_modules import fast_modules
+from interpflow.engine.passes.fast_modules import fast_modules
 from interpflow.errors import UserError
 from interpflow.inference.batching import Progress, pad_left, plan_batches
 from interpflow.inference.forward import check_fits

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from interpflow.engine import hooks
-from interpflow.engine.attention import Segment
-from interpflow.engine.blocks import Blocks
-from interpflow.engine.forward import run_forward
 from interpflow.engine.model import Model
-from interpflow.engine.recorder import Recorder
+from interpflow.engine.passes import hooks
+from interpflow.engine.passes.attention import Segment
+from interpflow.engine.passes.blocks import Blocks
+from interpflow.engine.passes.forward import run_forward
+from interpflow.engine.passes.recorder import Recorder
 from interpflow.engine.sites import Site
 from interpflow.inference.top_logits import top_logits
 

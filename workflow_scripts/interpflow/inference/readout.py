@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from interpflow.engine.hooks import replaced_forwards
-from interpflow.engine.linear_kernels import chosen_kernel, linear
+from interpflow.engine.passes.hooks import replaced_forwards
+from interpflow.engine.passes.linear_kernels import chosen_kernel, linear
 
 # A tile's logits are 4 MiB, and the weights it reads a few more.
 TILE_ROWS, TILE_COLUMNS = 256, 4096

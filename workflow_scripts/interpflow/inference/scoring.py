@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpflow.engine.fast_modules import fast_modules
+from interpflow.engine.passes.fast_modules import fast_modules
 from interpflow.errors import UserError
 from interpflow.inference.answer_trie import AnswerTrie, build_trie
 from interpflow.inference.batching import Progress, plan_batches

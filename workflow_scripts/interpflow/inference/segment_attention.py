@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from interpflow.engine.attention import StopForward
+from interpflow.engine.passes.attention import StopForward
 
 IMPLEMENTATION = "interpflow_segments"
 # What a model may pass along that changes nothing here.

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from interpflow.engine.architecture import Architecture
-from interpflow.engine.linear_kernels import chosen_kernel, linear
 from interpflow.engine.model import full_precision
+from interpflow.engine.passes.linear_kernels import chosen_kernel, linear
 
 # A tile's logits are 16 MiB: larger ones are given fresh pages by the system at every use, which
 # costs a fifth of the product; with more columns weights would be read for fewer rows at a time.

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interpflow.engine.attention import StopForward, attention_configs
-from interpflow.engine.hooks import replaced_forwards
+from interpflow.engine.passes.attention import StopForward, attention_configs
+from interpflow.engine.passes.hooks import replaced_forwards
 from interpflow.inference.answer_trie import AnswerTrie
 from interpflow.inference.batching import pad_right
 from interpflow.inference.segment_attention import KeysValues, SegmentPass, Stems
