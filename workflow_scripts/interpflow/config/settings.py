@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from interpflow.config.base import Name, Settings
 from interpflow.config.counting import CountingSettings
+from interpflow.config.llm import LlmSettings
 from interpflow.config.model import ModelSettings
 
 
@@ -40,6 +41,7 @@ class Config(Settings):
     counting: CountingSettings | None = Field(
         default=CountingSettings(), description="the counting study; null switches it off"
     )
+    llm: LlmSettings = LlmSettings()
     reference_models: ReferenceTraining = ReferenceTraining()
 
     @model_validator(mode="after")
