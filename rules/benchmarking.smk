@@ -17,9 +17,9 @@ rule counting_benchmark:
         mem_mb=1500,
         runtime=30,
     params:
-        spec=parameter("spec", "counting_benchmark", by_model=True),
-        code=parameter("code", "counting_benchmark", by_model=True),
-        lib=parameter("lib", "counting_benchmark", by_model=True),
+        spec=parameter("spec", "counting_benchmark", by="model"),
+        code=parameter("code", "counting_benchmark", by="model"),
+        lib=parameter("lib", "counting_benchmark", by="model"),
     script:
         "../workflow_scripts/counting_benchmark.py"
 

@@ -10,9 +10,10 @@ from interpflow.workflow.plan import (
     lexicon_files,
     model_files,
     report_template,
+    round_files,
     templates_file,
 )
-from interpflow.workflow.stages import COUNTING_FIGURES
+from interpflow.workflow.stages import COUNTING_FIGURES, written_rounds
 
 SETTINGS, PLAN = parse_settings(config)
 MODELS = list(SETTINGS.models)
@@ -30,12 +31,13 @@ wildcard_constraints:
     model=one_of(COUNTING_MODELS),
     name=one_of(SETTINGS.reference_models.names),
     seed=r"\d+",
+    round=one_of(map(str, range(1, written_rounds(SETTINGS) + 1))),
 
 
-def parameter(name, rule, by_model=False):
-    """One parameter of a rule: `spec`, `code` or `lib`."""
-    if by_model:
-        return lambda wildcards: PLAN.parameter(name, rule, wildcards.model)
+def parameter(name, rule, by=""):
+    """One parameter of a rule: `spec`, `code` or `lib`; `by` names the rule's own wildcard."""
+    if by:
+        return lambda wildcards: PLAN.parameter(name, rule, wildcards[by])
     return PLAN.parameter(name, rule)
 
 

@@ -1,8 +1,100 @@
-# Data of the studies.
+# Data of the studies. Lists that language models write come in rounds: write, judge, write what is
+# missing; rounds after the last missing list ask nothing. Rules that call a service run where
+# Snakemake was started: they need the network, and share one store of answers on one disk.
+
+
+localrules:
+    counting_writing,
+    counting_judging,
+
+
+rule counting_writing:
+    input:
+        lists=lambda wildcards: round_files(
+            SETTINGS, "lists.parquet", before=int(wildcards.round)
+        ),
+        verdicts=lambda wildcards: round_files(
+            SETTINGS, "verdicts.parquet", before=int(wildcards.round)
+        ),
+        lexicon=lexicon_files(SETTINGS),
+        templates=templates_file(SETTINGS),
+    output:
+        lists="results/counting/rounds/{round}/lists.parquet",
+    log:
+        "logs/counting_writing_{round}.log",
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=1440,
+    params:
+        spec=parameter("spec", "counting_writing", "round"),
+        code=parameter("code", "counting_writing", "round"),
+        lib=parameter("lib", "counting_writing", "round"),
+    script:
+        "../workflow_scripts/counting_writing.py"
+
+
+rule counting_judging:
+    input:
+        lists="results/counting/rounds/{round}/lists.parquet",
+        earlier_lists=lambda wildcards: round_files(
+            SETTINGS, "lists.parquet", before=int(wildcards.round)
+        ),
+        earlier_verdicts=lambda wildcards: round_files(
+            SETTINGS, "verdicts.parquet", before=int(wildcards.round)
+        ),
+        lexicon=lexicon_files(SETTINGS),
+        templates=templates_file(SETTINGS),
+    output:
+        words="results/counting/rounds/{round}/words.parquet",
+        verdicts="results/counting/rounds/{round}/verdicts.parquet",
+    log:
+        "logs/counting_judging_{round}.log",
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=1440,
+    params:
+        spec=parameter("spec", "counting_judging", "round"),
+        code=parameter("code", "counting_judging", "round"),
+        lib=parameter("lib", "counting_judging", "round"),
+    script:
+        "../workflow_scripts/counting_judging.py"
+
+
+rule counting_written_quality:
+    input:
+        lists=round_files(SETTINGS, "lists.parquet"),
+        words=round_files(SETTINGS, "words.parquet"),
+        verdicts=round_files(SETTINGS, "verdicts.parquet"),
+    output:
+        document="results/counting/written_quality.json",
+        disagreements="results/counting/disagreements.parquet",
+    log:
+        "logs/counting_written_quality.log",
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        spec=parameter("spec", "counting_written_quality"),
+        code=parameter("code", "counting_written_quality"),
+        lib=parameter("lib", "counting_written_quality"),
+    script:
+        "../workflow_scripts/counting_written_quality.py"
 
 
 rule counting_generation:
     input:
+        lists=round_files(SETTINGS, "lists.parquet"),
+        words=round_files(SETTINGS, "words.parquet"),
+        verdicts=round_files(SETTINGS, "verdicts.parquet"),
         lexicon=lexicon_files(SETTINGS),
         templates=templates_file(SETTINGS),
     output:

@@ -22,8 +22,8 @@ rule counting_inference:
         tokens_per_batch=SETTINGS.execution.tokens_per_batch,
         gpu=int(ON_GPU),
     params:
-        spec=parameter("spec", "counting_inference", by_model=True),
-        code=parameter("code", "counting_inference", by_model=True),
-        lib=parameter("lib", "counting_inference", by_model=True),
+        spec=parameter("spec", "counting_inference", by="model"),
+        code=parameter("code", "counting_inference", by="model"),
+        lib=parameter("lib", "counting_inference", by="model"),
     script:
         "../workflow_scripts/counting_inference.py"

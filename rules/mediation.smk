@@ -25,9 +25,9 @@ rule counting_mediation:
         tokens_per_batch=SETTINGS.execution.tokens_per_batch,
         gpu=int(ON_GPU),
     params:
-        spec=parameter("spec", "counting_mediation", by_model=True),
-        code=parameter("code", "counting_mediation", by_model=True),
-        lib=parameter("lib", "counting_mediation", by_model=True),
+        spec=parameter("spec", "counting_mediation", by="model"),
+        code=parameter("code", "counting_mediation", by="model"),
+        lib=parameter("lib", "counting_mediation", by="model"),
     script:
         "../workflow_scripts/counting_mediation.py"
 
@@ -48,9 +48,9 @@ rule counting_effects:
         mem_mb=3000,
         runtime=60,
     params:
-        spec=parameter("spec", "counting_effects", by_model=True),
-        code=parameter("code", "counting_effects", by_model=True),
-        lib=parameter("lib", "counting_effects", by_model=True),
+        spec=parameter("spec", "counting_effects", by="model"),
+        code=parameter("code", "counting_effects", by="model"),
+        lib=parameter("lib", "counting_effects", by="model"),
     script:
         "../workflow_scripts/counting_effects.py"
 
@@ -74,9 +74,9 @@ rule counting_running_count:
         mem_mb=3000,
         runtime=60,
     params:
-        spec=parameter("spec", "counting_running_count", by_model=True),
-        code=parameter("code", "counting_running_count", by_model=True),
-        lib=parameter("lib", "counting_running_count", by_model=True),
+        spec=parameter("spec", "counting_running_count", by="model"),
+        code=parameter("code", "counting_running_count", by="model"),
+        lib=parameter("lib", "counting_running_count", by="model"),
     script:
         "../workflow_scripts/counting_running_count.py"
 

@@ -17,9 +17,9 @@ rule model_manifest:
         mem_mb=1000,
         runtime=10,
     params:
-        spec=parameter("spec", "model_manifest", by_model=True),
-        code=parameter("code", "model_manifest", by_model=True),
-        lib=parameter("lib", "model_manifest", by_model=True),
+        spec=parameter("spec", "model_manifest", by="model"),
+        code=parameter("code", "model_manifest", by="model"),
+        lib=parameter("lib", "model_manifest", by="model"),
     script:
         "../workflow_scripts/model_manifest.py"
 

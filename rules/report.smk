@@ -32,9 +32,9 @@ rule counting_figures:
         mem_mb=1500,
         runtime=20,
     params:
-        spec=parameter("spec", "counting_figures", by_model=True),
-        code=parameter("code", "counting_figures", by_model=True),
-        lib=parameter("lib", "counting_figures", by_model=True),
+        spec=parameter("spec", "counting_figures", by="model"),
+        code=parameter("code", "counting_figures", by="model"),
+        lib=parameter("lib", "counting_figures", by="model"),
     script:
         "../workflow_scripts/counting_figures.py"
 

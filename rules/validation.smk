@@ -5,6 +5,7 @@ rule counting_validation:
     input:
         examples="results/counting/examples.parquet",
         pairs="results/counting/pairs.parquet",
+        words=round_files(SETTINGS, "words.parquet"),
         lexicon=lexicon_files(SETTINGS),
     output:
         table="results/counting/validation.parquet",

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from interpflow.config.counting import CountingData, CountingPairs
 from interpflow.studies.counting.generation import generate
+from interpflow.studies.counting.written_state import written_rounds_of
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:
@@ -18,5 +19,6 @@ with job(snakemake, __file__) as this:
         templates_path=this.spec["prompt_templates"],
         examples_path=this.outputs["examples"],
         pairs_path=this.outputs["pairs"],
+        rounds=written_rounds_of(this.inputs),
         provenance=this.provenance,
     )

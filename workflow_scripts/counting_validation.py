@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from interpflow.config.counting import CountingValidation
 from interpflow.studies.counting.validation import validate
+from interpflow.studies.counting.written_state import written_rounds_of
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:
@@ -18,5 +19,6 @@ with job(snakemake, __file__) as this:
         lexicon_path=this.spec["lexicon"],
         table_path=this.outputs["table"],
         document_path=this.outputs["document"],
+        rounds=written_rounds_of(this.inputs),
         provenance=this.provenance,
     )

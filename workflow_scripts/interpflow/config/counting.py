@@ -9,8 +9,37 @@ from pydantic import Field, model_validator
 from interpflow.config.base import MAX_ITEMS, Names, Range, Settings, Share
 
 
+class CountingLlmData(Settings):
+    """Lists written by the role `generator`, checked word by word, in rounds until all exist."""
+
+    share: float = Field(default=0.5, gt=0, lt=1, description="of the lists, with source mixed")
+    lists_per_call: int = Field(default=5, ge=1, le=50, description="lists asked for in one call")
+    oversample: float = Field(
+        default=1.2, ge=1, le=10, description="lists asked for per list missing"
+    )
+    max_rounds: int = Field(
+        default=5, ge=1, le=50, description="rounds of generate, validate, refill"
+    )
+    max_word_uses: int = Field(
+        default=10, ge=1, le=MAX_ITEMS, description="lists of a category that may share a word"
+    )
+    gold_words: int = Field(
+        default=100,
+        ge=0,
+        le=MAX_ITEMS,
+        description="words of known membership, and as many non-members, on which the validator "
+        "is measured",
+    )
+
+
 class CountingData(Settings):
     """The factorial design of lists: category × length × count."""
+
+    source: Literal["systematic", "llm", "mixed"] = Field(
+        default="systematic",
+        description="systematic: from the lexicon; llm: by the role generator; mixed: both",
+    )
+    llm: CountingLlmData = CountingLlmData()
 
     categories: Names | None = Field(default=None, description="names; null takes every category")
     lengths: Range = Field(default=Range(min=3, max=15), description="words in a list")

@@ -8,6 +8,7 @@ by their truth or from another set (`rogan_gladen`), by the validator's verdict
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -125,6 +126,37 @@ def prediction_powered(
     error = math.sqrt(judged.var() / n + wrong.var() / m)
     estimate = float(judged.mean() - wrong.mean())
     return _normal(quantity, estimate, error, level, "prediction_powered", n + m)
+
+
+def weighted_sum(
+    estimates: Sequence[Estimate], weights: ArrayLike, *, quantity: str, test: str = "mover"
+) -> Estimate:
+    """Σ weight · estimate of independent shares, with the interval of Zou & Donner (2008).
+
+    Each half of the interval is the root of the summed squared halves of the parts, so that
+    intervals that are not symmetric stay so. Undefined when a part with a weight above 0 is, with
+    that part's flags.
+    """
+    given = np.asarray(weights, dtype=np.float64)
+    parts = [(part, weight) for part, weight in zip(estimates, given) if weight > 0]
+    record = {
+        "test": test,
+        "n_units": sum(part.n_units for part, _ in parts),
+        "ci_level": parts[0][0].ci_level if parts else 0.95,
+    }
+    missing = [flag for part, _ in parts if not part.defined for flag in part.flags]
+    if not parts or missing:
+        return undefined(quantity, *(missing or [EMPTY_CELL]), **record)
+    centre = sum(weight * part.estimate for part, weight in parts)
+    below = sum((weight * (part.estimate - part.ci_low)) ** 2 for part, weight in parts)
+    above = sum((weight * (part.ci_high - part.estimate)) ** 2 for part, weight in parts)
+    return Estimate(
+        quantity=quantity,
+        estimate=centre,
+        ci_low=max(centre - math.sqrt(below), 0.0),
+        ci_high=min(centre + math.sqrt(above), 1.0),
+        **record,
+    )
 
 
 def _normal(

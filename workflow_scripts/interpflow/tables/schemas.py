@@ -74,6 +74,58 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "clean_control_words": _WORDS,
         "corrupted_control_words": _WORDS,
     },
+    # One row per list that a language model was asked for, as written: labels are its own.
+    "counting_written_lists": {
+        "round": _INT,
+        "list_id": _TEXT,
+        "ask_id": _TEXT,
+        "request_key": _TEXT,
+        "generator": _TEXT,
+        "outcome": _TEXT,
+        "category": _TEXT,
+        "asked_length": _INT,
+        "asked_count": _INT,
+        "words": _WORDS,
+        "word_categories": _WORDS,
+        "is_member": _FLAGS,
+    },
+    # One row per word and category judged; `lexicon` null for a word that the lexicon has not.
+    # Gold rows are words of known membership on which the validators are measured.
+    "counting_word_verdicts": {
+        "round": _INT,
+        "category": _TEXT,
+        "word": _TEXT,
+        "lexicon": _TEXT,
+        "judges": _WORDS,
+        "votes": _WORDS,
+        "verdict": _TEXT,
+        "decided_by": _TEXT,
+        "is_gold": _FLAG,
+    },
+    # One row per written list; `entry` is the place of the design that an accepted one fills.
+    "counting_list_verdicts": {
+        "round": _INT,
+        "list_id": _TEXT,
+        "category": _TEXT,
+        "length": _INT,
+        "count": _INT,
+        "labels_right": _FLAG,
+        "accepted": _FLAG,
+        "reason": _TEXT,
+        "entry": _INT,
+    },
+    # What generator, lexicon and validators do not agree on, for a person to look at.
+    "counting_disagreements": {
+        "category": _TEXT,
+        "word": _TEXT,
+        "generator_label": _FLAG,
+        "n_lists": _INT,
+        "lexicon": _TEXT,
+        "judges": _WORDS,
+        "votes": _WORDS,
+        "verdict": _TEXT,
+        "kind": _TEXT,
+    },
     "counting_validation": {
         "item_id": _TEXT,
         "table": _TEXT,

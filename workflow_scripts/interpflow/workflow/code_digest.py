@@ -2,7 +2,8 @@
 
 Comments, docstrings and formatting do not count, so that mending them reruns nothing; any
 change of behaviour in a reachable module does. Only static imports are followed: a module that
-is imported by a computed name would be missed, so the library has none.
+is imported by a computed name would be missed. The library has none but the providers of language
+models, whose digest the stages that ask put beside their settings.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ class Job:
     """What a rule's script is given: files by name, the spec, and the provenance to write.
 
     `device` and `tokens_per_batch` come from the rule's resources: they change no result, so a
-    change of them reruns nothing.
+    change of them reruns nothing. Nor does a change of `config`, the whole of it as it was
+    written: what results depend on is read from `spec`.
     """
 
     rule: str
@@ -38,6 +39,7 @@ class Job:
     provenance: Provenance
     device: str
     tokens_per_batch: int
+    config: Mapping[str, Any]
 
     @property
     def seed(self) -> int:
@@ -94,6 +96,7 @@ def _job(snakemake: Any, script: str) -> Job:
         ),
         device="cuda" if snakemake.resources.get("gpu", 0) else "cpu",
         tokens_per_batch=int(snakemake.resources.get("tokens_per_batch", 8192)),
+        config=snakemake.config,
     )
 
 

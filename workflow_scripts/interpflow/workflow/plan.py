@@ -10,6 +10,7 @@ from interpflow.workflow.stages import (
     MODEL_PACKAGES,
     Stage,
     configured_stages,
+    written_rounds,
 )
 
 BYTES_PER_MB = 1_000_000
@@ -17,20 +18,21 @@ PACKAGE_DIR = PROJECT_DIR / "workflow_scripts" / "interpflow"
 
 
 class Plan:
-    """All stages of a config, found by rule and model."""
+    """All stages of a config, found by rule and model, or by rule and round."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self._stages = {
-            (stage.rule, stage.spec.get("model", "")): stage for stage in configured_stages(config)
+            (stage.rule, str(stage.spec.get("model") or stage.spec.get("round", ""))): stage
+            for stage in configured_stages(config)
         }
 
     def stages(self) -> list[Stage]:
         return list(self._stages.values())
 
-    def parameter(self, name: str, rule: str, model: str = "") -> str:
-        """One parameter of a rule; empty when the rule's study is switched off."""
-        stage = self._stages.get((rule, model))
+    def parameter(self, name: str, rule: str, which: str = "") -> str:
+        """One parameter of a rule, for a model or a round; empty when its study is switched off."""
+        stage = self._stages.get((rule, which))
         return stage.parameters[name] if stage else ""
 
     def outputs(self, prefix: str) -> list[str]:
@@ -70,6 +72,16 @@ class Plan:
             for name in training.names
             for seed in training.seeds
         ]
+
+
+def round_files(config: Config, *names: str, before: int | None = None) -> list[str]:
+    """Files of the rounds in which lists are written, in their order; all or those before one."""
+    last = written_rounds(config) if before is None else min(written_rounds(config), before - 1)
+    return [
+        f"results/counting/rounds/{number}/{name}"
+        for name in names
+        for number in range(1, last + 1)
+    ]
 
 
 def lexicon_dir(config: Config) -> Path:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from interpflow.config.counting import CountingData
 from interpflow.config.identity import canonical_json
+from interpflow.config.llm import RoleModel
 from interpflow.config.settings import Config
 from interpflow.paths import PROJECT_DIR
 from interpflow.tables.provenance import SCHEMA_VERSION, package_versions
 from interpflow.workflow.code_digest import code_digest
 
 SCRIPTS_DIR = PROJECT_DIR / "workflow_scripts"
+PROVIDERS_DIR = SCRIPTS_DIR / "interpflow" / "llm" / "providers"
 LIGHT_PACKAGES = ("numpy", "scipy", "statsmodels", "scikit-learn", "pyarrow")
 MODEL_PACKAGES = (*LIGHT_PACKAGES, "torch", "transformers", "tokenizers", "safetensors")
 FIGURE_PACKAGES = ("altair", "vl-convert-python", "pyarrow")
@@ -84,7 +87,7 @@ def _counting_stages(config: Config) -> list[Stage]:
     here = "results/counting"
     data = {
         "seed": config.seed,
-        "data": study.data.model_dump(),
+        "data": _design_settings(study.data),
         "pairs": study.pairs.model_dump(),
         "lexicon": study.lexicon,
         "prompt_templates": study.prompt_templates,
@@ -115,9 +118,72 @@ def _counting_stages(config: Config) -> list[Stage]:
             spec={"seed": config.seed, "models": config.counting_models()},
         ),
     ]
+    if written_rounds(config):
+        stages += _writing_stages(config, here)
     for name in config.counting_models():
         stages += _counting_model_stages(config, name, f"{here}/{name}")
     return stages
+
+
+def written_rounds(config: Config) -> int:
+    """Rounds in which language models write lists; 0 where the lexicon alone makes them."""
+    study = config.counting
+    return study.data.llm.max_rounds if study and study.data.source != "systematic" else 0
+
+
+def _design_settings(data: CountingData) -> dict[str, Any]:
+    # How lists are written by a language model changes nothing where none is asked.
+    settings = data.model_dump()
+    if data.source == "systematic":
+        del settings["llm"]
+    return settings
+
+
+def _writing_stages(config: Config, here: str) -> list[Stage]:
+    study = config.counting
+    assert study is not None
+    roles = config.llm.roles
+    own_files = {"lexicon": study.lexicon, "prompt_templates": study.prompt_templates}
+    # Not max_rounds: a round that was made stays as it is when more are allowed.
+    data = {**study.data.model_dump(), "llm": study.data.llm.model_dump(exclude={"max_rounds"})}
+    stages = [
+        Stage(
+            rule="counting_written_quality",
+            script="counting_written_quality.py",
+            outputs=(f"{here}/written_quality.json", f"{here}/disagreements.parquet"),
+            spec={"seed": config.seed},
+        )
+    ]
+    for number in range(1, written_rounds(config) + 1):
+        common = {"round": number, "seed": config.seed, "data": data, **own_files}
+        stages += [
+            Stage(
+                rule="counting_writing",
+                script="counting_writing.py",
+                outputs=(f"{here}/rounds/{number}/lists.parquet",),
+                spec={**common, "generator": _player(config, roles.generator)},
+            ),
+            Stage(
+                rule="counting_judging",
+                script="counting_judging.py",
+                outputs=(f"{here}/rounds/{number}/words.parquet",
+                         f"{here}/rounds/{number}/verdicts.parquet"),
+                spec={**common, "validator": [_player(config, judge) for judge in roles.validator]},
+            ),
+        ]  # fmt: skip
+    return stages
+
+
+def _player(config: Config, role: RoleModel) -> dict[str, Any]:
+    """What the answers of a role depend on: who plays it, and how its provider asks.
+
+    Not how calls are paid, paced and stored. Providers are imported by name, where the digest of a
+    script does not see them.
+    """
+    played = role.model_dump(include={"provider", "model", "base_url", "max_tokens"})
+    if role.provider == "local" and role.model:
+        played["source"] = config.models[role.model].model_dump()
+    return {**played, "provider_code": _digest(f"{PROVIDERS_DIR}/{role.provider}.py")}
 
 
 def _counting_model_stages(config: Config, name: str, here: str) -> list[Stage]:

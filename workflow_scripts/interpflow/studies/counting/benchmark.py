@@ -28,7 +28,7 @@ FACTORS = ("category", "length", "count", "template_id")
 SIGNIFICANT = 0.05  # of being above the floors
 # A model that gets nearly all lists of a published set right may have seen it in training; lists
 # drawn anew by seed cannot have been seen, so this flag concerns foreign data only.
-GENERATED_SOURCES = frozenset({"systematic"})
+GENERATED_SOURCES = frozenset({"systematic", "llm"})
 
 
 @dataclass(frozen=True)

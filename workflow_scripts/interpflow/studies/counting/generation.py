@@ -9,10 +9,12 @@ from typing import Any
 
 from interpflow.config.counting import CountingData, CountingPairs
 from interpflow.config.identity import split_of
+from interpflow.studies.counting.written_examples import judged_memberships, written_examples
+from interpflow.studies.counting.written_state import NO_ROUNDS, WrittenRounds, entries_to_write
 from interpflow.tables.parquet import write_table
 from interpflow.tables.provenance import Provenance
 from interpflow.tasks.counting.design import CountingExample, factorial_examples
-from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
+from interpflow.tasks.counting.lexicon import OUTSIDE, Lexicon, load_lexicon
 from interpflow.tasks.counting.pairs import CountingPair, make_pairs
 from interpflow.tasks.counting.prompts import (
     CountingTemplate,
@@ -32,18 +34,23 @@ def generate(
     templates_path: str | None,
     examples_path: Path | str,
     pairs_path: Path | str,
+    rounds: WrittenRounds = NO_ROUNDS,
     provenance: Provenance | None = None,
 ) -> None:
     """Write the tables `counting_examples` and `counting_pairs`.
 
-    Raises UserError when the word lists cannot fill the design.
+    `rounds`: where language models wrote lists, for every source but systematic. Raises UserError
+    when the word lists cannot fill the design, or written lists are missing.
     """
     lexicon = load_lexicon(Path(lexicon_path) if lexicon_path else None)
     templates = load_templates(Path(templates_path) if templates_path else None)
-    examples = factorial_examples(factorial_design(data, seed, lexicon, templates), lexicon)
+    design = factorial_design(data, seed, lexicon, templates)
+    examples = factorial_examples(design, lexicon, entries_to_write(data, design))
+    examples += written_examples(data, design, lexicon, rounds, examples)
     made = make_pairs(pair_design(pairs, data, seed, lexicon), lexicon)
+    known = lexicon.with_memberships(judged_memberships(rounds))
     write_table(
-        examples_path, "counting_examples", example_rows(examples, lexicon, templates), provenance
+        examples_path, "counting_examples", example_rows(examples, known, templates), provenance
     )
     write_table(pairs_path, "counting_pairs", pair_rows(made), provenance)
     print(f"{len(examples)} prompts, {len(made)} pairs from {len(lexicon.categories)} categories")
@@ -88,7 +95,7 @@ def _largest_other(example: CountingExample, lexicon: Lexicon) -> int:
         category
         for word in example.words
         for category in lexicon.categories_of(word)
-        if category != example.category
+        if category not in (example.category, OUTSIDE)
     )
     return max(others.values(), default=0)
 

@@ -18,6 +18,8 @@ from interpflow.stats.duplicates import find_duplicates
 from interpflow.stats.flatness import flatness
 from interpflow.stats.intervals import wilson
 from interpflow.studies.counting.pair_balance import BAND_RANK, swapped_word_balance
+from interpflow.studies.counting.written_examples import judged_memberships
+from interpflow.studies.counting.written_state import NO_ROUNDS, WrittenRounds
 from interpflow.tables.documents import write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
@@ -39,13 +41,17 @@ def validate(
     lexicon_path: str | None,
     table_path: Path | str,
     document_path: Path | str,
+    rounds: WrittenRounds = NO_ROUNDS,
     provenance: Provenance | None = None,
 ) -> None:
     """Write the table and the document `counting_validation`.
 
-    Raises UserError with a table of the gates that failed; nothing runs on such data.
+    `rounds`: where words that the lexicon has not were judged. Raises UserError with a table of the
+    gates that failed; nothing runs on such data.
     """
-    lexicon = load_lexicon(Path(lexicon_path) if lexicon_path else None)
+    lexicon = load_lexicon(Path(lexicon_path) if lexicon_path else None).with_memberships(
+        judged_memberships(rounds)
+    )
     examples = read_rows(examples_path, "counting_examples")
     pairs = read_rows(pairs_path, "counting_pairs")
     reasons = [check_example(row, lexicon) for row in examples]
@@ -109,7 +115,7 @@ def assess(
         "pair_balance": balance,
         "validity_by": {
             factor: _validity(examples, reasons, factor)
-            for factor in ("category", "length", "count")
+            for factor in ("category", "length", "count", "source")
         },
         "gates": gates,
     }

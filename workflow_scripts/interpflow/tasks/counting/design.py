@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from interpflow.config.identity import content_hash, derived_seed
 from interpflow.errors import UserError
@@ -71,6 +72,11 @@ class FactorialDesign:
             if count <= length
         ]
 
+    @cached_property
+    def entries(self) -> tuple[tuple[str, int, int], ...]:
+        """Every list to be made, as the cell it fills: all cells, once per replicate."""
+        return tuple(self.cells() * self.replicates)
+
 
 @dataclass
 class _Usage:
@@ -108,8 +114,27 @@ def check_design(design: FactorialDesign, lexicon: Lexicon) -> None:
             )
 
 
-def factorial_examples(design: FactorialDesign, lexicon: Lexicon) -> list[CountingExample]:
-    """Fill every cell of the design with `replicates` lists.
+def written_entries(design: FactorialDesign, share: float) -> frozenset[int]:
+    """Entries (places in `design.entries`) that a language model writes, drawn by the seed.
+
+    `share` 0 gives none, 1 all of them.
+    """
+    entries = list(range(len(design.entries)))
+    random.Random(derived_seed(design.seed, "counting", "written")).shuffle(entries)
+    return frozenset(entries[: round(share * len(entries))])
+
+
+def template_ids_of(design: FactorialDesign, entry: int) -> tuple[str, ...]:
+    """The wordings in which an entry's list is asked."""
+    if design.crossed_templates:
+        return design.template_ids
+    return (design.template_ids[_latin(design, entry, *design.entries[entry])],)
+
+
+def factorial_examples(
+    design: FactorialDesign, lexicon: Lexicon, leave_out: Collection[int] = ()
+) -> list[CountingExample]:
+    """Fill every entry of the design with a list, but for those to leave out.
 
     Words and match positions are drawn least-used first (ties by the seed), distractors are
     spread over the other categories and are members of the asked one by no sense. Two lists of
@@ -124,18 +149,18 @@ def factorial_examples(design: FactorialDesign, lexicon: Lexicon) -> list[Counti
     }
     drawn: dict[str, list[frozenset[str]]] = defaultdict(list)
     examples: list[CountingExample] = []
-    for index, (category, length, count) in enumerate(design.cells() * design.replicates):
+    for index, (category, length, count) in enumerate(design.entries):
+        if index in leave_out:
+            continue
         words, matches = _draw_distinct(
             category, length, count, lexicon, fillers[category], usage, drawn[category],
             design.max_similarity, rng,
         )  # fmt: skip
         drawn[category].append(frozenset(words))
-        template_ids = (
-            design.template_ids
-            if design.crossed_templates
-            else (design.template_ids[_latin(design, index, category, length, count)],)
-        )
-        examples += [make_example(category, t, words, matches, "systematic") for t in template_ids]
+        examples += [
+            make_example(category, template_id, words, matches, "systematic")
+            for template_id in template_ids_of(design, index)
+        ]
     return examples
 
 
@@ -161,7 +186,7 @@ def make_example(
 
 def _latin(design: FactorialDesign, index: int, category: str, length: int, count: int) -> int:
     # A Latin square: no wording is tied to a category, a length or a count.
-    replicate = index // len(design.cells())
+    replicate = index * design.replicates // len(design.entries)
     return (design.categories.index(category) + length + count + replicate) % len(
         design.template_ids
     )

@@ -6,7 +6,7 @@ import csv
 import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from interpflow.paths import RESOURCES_DIR
 
 LEXICON_DIR = RESOURCES_DIR / "lexicon"
 UNKNOWN_BAND = "unknown"
+# Category of words of which no more is known than that they are no members of those asked for.
+OUTSIDE = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class Lexicon:
         """high, mid or low (Zipf frequency ≥ 4, 3–4, < 3); `unknown` for own word lists."""
         return self.bands.get(word, UNKNOWN_BAND)
 
+    def with_memberships(self, known: Mapping[tuple[str, str], bool]) -> Lexicon:
+        """The lexicon and words that it has not, by (category, word) → member or not.
+
+        What the lexicon itself says of a word stands.
+        """
+        added: dict[str, set[str]] = defaultdict(set)
+        for (category, word), is_member in known.items():
+            if word not in self.memberships:
+                added[word].add(category if is_member else OUTSIDE)
+        found = {word: frozenset(names - {OUTSIDE} or {OUTSIDE}) for word, names in added.items()}
+        return replace(self, memberships={**self.memberships, **found})
+
     @cached_property
     def words(self) -> tuple[str, ...]:
         return tuple(sorted(self.memberships))
@@ -66,7 +80,7 @@ class Lexicon:
     def _members(self) -> dict[str, tuple[str, ...]]:
         members: dict[str, list[str]] = {category: [] for category in self.categories}
         for word in self._plain_words:
-            for category in self.memberships[word]:
+            for category in self.memberships[word] - {OUTSIDE}:
                 members[category].append(word)
         return {category: tuple(sorted(words)) for category, words in members.items()}
 

@@ -1,0 +1,126 @@
+"""One round of writing: the lists that are missing, asked of the role `generator`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from interpflow.config.counting import CountingData, CountingLlmData
+from interpflow.config.identity import content_hash, derived_seed
+from interpflow.config.llm import LlmSettings
+from interpflow.config.model import ModelSettings
+from interpflow.llm.answers import Answer
+from interpflow.llm.asking import answer
+from interpflow.llm.asks import Ask
+from interpflow.studies.counting.written_asks import lists_ask, lists_of
+from interpflow.studies.counting.written_state import WrittenState, read_rounds, written_state
+from interpflow.tables.parquet import write_table
+from interpflow.tables.provenance import Provenance
+from interpflow.tasks.counting.labelled_lists import LabelledList, Shape, read_lists
+from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
+from interpflow.tasks.counting.prompts import load_templates
+from interpflow.tasks.counting.setup import factorial_design
+
+# Words at most named as worn out in a question.
+MAX_AVOIDED = 40
+# More calls than one round can hold for one category: keeps the draws of rounds apart.
+CALLS_PER_ROUND = 10_000
+
+
+def write_round(
+    round_number: int,
+    data: CountingData,
+    seed: int,
+    llm: LlmSettings,
+    models: dict[str, ModelSettings],
+    *,
+    lexicon_path: str | None,
+    templates_path: str | None,
+    earlier_lists: Sequence[Path | str],
+    earlier_verdicts: Sequence[Path | str],
+    lists_path: Path | str,
+    provenance: Provenance | None = None,
+) -> None:
+    """Write the table `counting_written_lists` of one round; empty when no list is missing.
+
+    Raises UserError where the service cannot be used; every answer bought by then is kept.
+    """
+    lexicon = load_lexicon(Path(lexicon_path) if lexicon_path else None)
+    templates = load_templates(Path(templates_path) if templates_path else None)
+    design = factorial_design(data, seed, lexicon, templates)
+    state = written_state(
+        data,
+        design,
+        lexicon,
+        read_rounds(earlier_lists, "counting_written_lists"),
+        read_rounds(earlier_verdicts, "counting_list_verdicts"),
+    )
+    asks = planned_asks(state, data.llm, round_number, lexicon, seed)
+    planned = {ask.id: (category, shapes) for ask, category, shapes in asks}
+    answers = (
+        answer([ask for ask, _, _ in asks], llm.roles.generator, llm,
+               purpose=f"counting lists, round {round_number}", models=models)
+        if asks
+        else []
+    )  # fmt: skip
+    rows = [row for found in answers for row in _rows(found, *planned[found.id], round_number)]
+    write_table(lists_path, "counting_written_lists", rows, provenance)
+    missing = sum(map(len, state.empty.values()))
+    print(f"round {round_number}: {missing} lists missing, {len(rows)} asked for")
+
+
+def planned_asks(
+    state: WrittenState, settings: CountingLlmData, round_number: int, lexicon: Lexicon, seed: int
+) -> list[tuple[Ask, str, tuple[Shape, ...]]]:
+    """The asks of a round, each with its category and the shapes of its lists."""
+    wanted: dict[str, list[Shape]] = {}
+    for (category, length, count), entries in sorted(state.empty.items()):
+        n = math.ceil(len(entries) * settings.oversample) if entries else 0
+        wanted.setdefault(category, []).extend([(length, count)] * n)
+    asks = []
+    for category, shapes in wanted.items():
+        worn = [
+            word
+            for word, uses in state.word_uses.get(category, {}).items()
+            if uses >= settings.max_word_uses
+        ]
+        for start in range(0, len(shapes), settings.lists_per_call):
+            some = tuple(shapes[start : start + settings.lists_per_call])
+            ask = lists_ask(
+                category, some, lexicon,
+                avoid=sorted(worn)[:MAX_AVOIDED],
+                # Every call is a draw of its own: equal asks must not share an answer.
+                sample=round_number * CALLS_PER_ROUND + start // settings.lists_per_call,
+                ask_id=f"round {round_number}, {category}, call {start // settings.lists_per_call}",
+                seed=derived_seed(seed, "counting", "written", round_number, category, start),
+            )  # fmt: skip
+            asks.append((ask, category, some))
+    return asks
+
+
+def _rows(
+    found: Answer, category: str, shapes: Sequence[Shape], round_number: int
+) -> list[dict[str, Any]]:
+    """A row per list asked for; a list that did not come has no words."""
+    data = lists_of(found)
+    written = read_lists(data, category, shapes) if data else []
+    absent = [LabelledList(category, shape, ()) for shape in shapes[len(written) :]]
+    return [
+        {
+            "round": round_number,
+            "list_id": content_hash([found.key, place]),
+            "ask_id": found.id,
+            "request_key": found.key,
+            "generator": found.model,
+            "outcome": found.outcome,
+            "category": category,
+            "asked_length": made.asked[0],
+            "asked_count": made.asked[1],
+            "words": [entry.word for entry in made.words],
+            "word_categories": [entry.category for entry in made.words],
+            "is_member": [entry.is_member for entry in made.words],
+        }
+        for place, made in enumerate([*written, *absent])
+    ]

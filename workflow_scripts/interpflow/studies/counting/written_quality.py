@@ -1,0 +1,258 @@
+"""How good is the written data? Labels of the generator, verdicts of the validators, corrected."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from interpflow.stats.intervals import proportion
+from interpflow.stats.misclassification import rogan_gladen, weighted_sum
+from interpflow.stats.rater_agreement import RaterAgreement, rater_agreement
+from interpflow.stats.record import Estimate
+from interpflow.studies.counting.written_state import Row, read_rounds
+from interpflow.tables.documents import write_document
+from interpflow.tables.parquet import write_table
+from interpflow.tables.provenance import Provenance
+from interpflow.tasks.counting.membership import MEMBERSHIPS
+
+# One label: category, word, and what the generator says of it. A label given in many lists is one
+# label: its lists are not independent evidence.
+Label = tuple[str, str, bool]
+
+
+def written_quality(
+    lists_paths: Sequence[Path | str],
+    words_paths: Sequence[Path | str],
+    verdicts_paths: Sequence[Path | str],
+    *,
+    document_path: Path | str,
+    disagreements_path: Path | str,
+    provenance: Provenance | None = None,
+) -> None:
+    """Write the document `counting_written_quality` and the table `counting_disagreements`."""
+    lists = read_rounds(lists_paths, "counting_written_lists")
+    words = read_rounds(words_paths, "counting_word_verdicts")
+    verdicts = read_rounds(verdicts_paths, "counting_list_verdicts")
+    document = quality(lists, words, verdicts)
+    write_document(document_path, "counting_written_quality", document, provenance)
+    write_table(
+        disagreements_path, "counting_disagreements", disagreements(lists, words), provenance
+    )
+
+
+def quality(lists: Sequence[Row], words: Sequence[Row], verdicts: Sequence[Row]) -> dict[str, Any]:
+    """All measures of the written lists, as the document holds them."""
+    gold = [row for row in words if row["is_gold"]]
+    judged = [row for row in words if not row["is_gold"]]
+    labels = label_uses(lists)
+    return {
+        "rounds": _rounds(lists, verdicts),
+        "labels": [estimate.to_row() for estimate in label_accuracy(labels, judged, gold)],
+        "validators": _validators(gold),
+        "agreement": _agreements(judged, gold, labels),
+        "lists_right_by": {
+            name: _shares(verdicts, key)
+            for name, key in _strata(lists).items()
+        },
+    }  # fmt: skip
+
+
+def label_uses(lists: Sequence[Row]) -> Counter[Label]:
+    """Every label that the generator gave, with the number of lists that use it."""
+    return Counter(
+        (row["category"], word, is_member)
+        for row in lists
+        for word, is_member in dict(zip(row["words"], row["is_member"])).items()
+    )
+
+
+def label_accuracy(
+    labels: Mapping[Label, int], judged: Sequence[Row], gold: Sequence[Row]
+) -> list[Estimate]:
+    """Share of the generator's labels that are right: known, apparent, corrected, and in all.
+
+    Of words that the lexicon holds, the truth is known. Of the others the validators' verdicts are
+    corrected by what the validators get right on words of known membership, members and others
+    apart (Rogan & Gladen 1978): this takes it that they judge the words that the lexicon has not
+    as well as those it has.
+    """
+    verdict_of = {(row["category"], row["word"]): row for row in judged}
+    known: list[bool] = []
+    open_labels: dict[bool, list[str]] = {True: [], False: []}
+    for category, word, is_member in labels:
+        row = verdict_of.get((category, word))
+        if row is None or row["lexicon"] == "unclear":
+            continue
+        if row["decided_by"] == "lexicon":
+            known.append((row["verdict"] == "yes") == is_member)
+        else:
+            open_labels[is_member].append(row["verdict"])
+    exact = proportion(sum(known), len(known), quantity="label accuracy, words in the lexicon")
+    apparent_right = sum(v == "yes" for v in open_labels[True]) + sum(
+        v == "no" for v in open_labels[False]
+    )
+    n_open = len(open_labels[True]) + len(open_labels[False])
+    apparent = proportion(apparent_right, n_open, quantity="label accuracy, other words, as judged")
+    parts = [
+        _corrected(open_labels[True], gold, "yes", "labels member, corrected"),
+        _corrected(open_labels[False], gold, "no", "labels non-member, corrected"),
+    ]
+    sizes = [len(open_labels[True]), len(open_labels[False])]
+    corrected = weighted_sum(
+        parts,
+        [size / n_open if n_open else 0 for size in sizes],
+        quantity="label accuracy, other words, corrected",
+    )
+    n = len(known) + n_open
+    overall = weighted_sum(
+        [exact, *parts],
+        [size / n if n else 0 for size in (len(known), *sizes)],
+        quantity="label accuracy, all words, corrected",
+    )
+    return [exact, apparent, *parts, corrected, overall]
+
+
+def disagreements(lists: Sequence[Row], words: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows of `counting_disagreements`: what a person should look at, the most used first."""
+    uses = label_uses(lists)
+    rows = []
+    for row in words:
+        given = {
+            is_member: uses[row["category"], row["word"], is_member]
+            for is_member in (True, False)
+            if uses[row["category"], row["word"], is_member]
+        }
+        for is_member, n_lists in given.items():
+            kind = _disagreement(row, is_member)
+            if kind and not row["is_gold"]:
+                rows.append(_shown(row, is_member, n_lists, kind))
+        if row["is_gold"] and any(vote != row["lexicon"] for vote in row["votes"]):
+            rows.append(_shown(row, None, 0, "validator against lexicon"))
+    return sorted(rows, key=lambda r: (-r["n_lists"], r["kind"], r["category"], r["word"]))
+
+
+def _disagreement(row: Row, is_member: bool) -> str:
+    if len(set(row["votes"])) > 1:
+        return "validators against each other"
+    if row["verdict"] == "unclear":
+        return "unclear"
+    if (row["verdict"] == "yes") != is_member:
+        return f"generator against {row['decided_by']}"
+    return ""
+
+
+def _shown(row: Row, is_member: bool | None, n_lists: int, kind: str) -> dict[str, Any]:
+    shared = {key: row[key] for key in ("category", "word", "lexicon", "judges", "votes",
+                                        "verdict")}  # fmt: skip
+    return {**shared, "generator_label": is_member, "n_lists": n_lists, "kind": kind}
+
+
+def _corrected(
+    verdicts: Sequence[str], gold: Sequence[Row], positive: str, quantity: str
+) -> Estimate:
+    """Share of words that truly are what `positive` says, from the verdicts on them."""
+    asked = [row for row in gold if row["votes"]]
+    right = [_vote(row) == positive for row in asked if row["lexicon"] == positive]
+    wrong = [_vote(row) == positive for row in asked if row["lexicon"] != positive]
+    return rogan_gladen(
+        sum(verdict == positive for verdict in verdicts),
+        len(verdicts),
+        true_positives=sum(right),
+        n_gold_positive=len(right),
+        true_negatives=len(wrong) - sum(wrong),
+        n_gold_negative=len(wrong),
+        quantity=quantity,
+    )
+
+
+def _vote(row: Row) -> str:
+    votes = Counter(row["votes"])
+    verdict, n = votes.most_common(1)[0]
+    return verdict if 2 * n > len(row["votes"]) else "unclear"
+
+
+def _validators(gold: Sequence[Row]) -> list[dict[str, Any]]:
+    """Each validator alone on the words of known membership."""
+    found = []
+    asked = [row for row in gold if row["votes"]]
+    for place, judge in enumerate(asked[0]["judges"] if asked else ()):
+        for truth, quantity in (("yes", "sensitivity"), ("no", "specificity")):
+            votes = [row["votes"][place] for row in asked if row["lexicon"] == truth]
+            share = proportion(sum(vote == truth for vote in votes), len(votes), quantity=quantity)
+            unclear = sum(vote == "unclear" for vote in votes)
+            found.append({"validator": judge, "n_unclear": unclear, **share.to_row()})
+    return found
+
+
+def _agreements(
+    judged: Sequence[Row], gold: Sequence[Row], labels: Mapping[Label, int]
+) -> list[dict[str, Any]]:
+    """Every two validators, and the generator against the verdict."""
+    found = []
+    voted = [row for row in (*judged, *gold) if row["votes"]]
+    names = voted[0]["judges"] if voted else []
+    for a, b in combinations(range(len(names)), 2):
+        pair = rater_agreement(
+            [row["votes"][a] for row in voted], [row["votes"][b] for row in voted],
+            classes=MEMBERSHIPS,
+        )  # fmt: skip
+        found.append(_agreement_row(f"{names[a]} against {names[b]}", pair))
+    verdict_of = {(row["category"], row["word"]): row["verdict"] for row in judged}
+    both = [
+        ("yes" if is_member else "no", verdict_of[category, word])
+        for category, word, is_member in labels
+        if verdict_of.get((category, word), "unclear") != "unclear"
+    ]
+    pair = rater_agreement([a for a, _ in both], [b for _, b in both], classes=("yes", "no"))
+    found.append(_agreement_row("generator against the verdicts", pair))
+    return found
+
+
+def _agreement_row(between: str, found: RaterAgreement) -> dict[str, Any]:
+    return {
+        "between": between,
+        "classes": list(found.classes),
+        "table": found.table.tolist(),
+        "estimates": [e.to_row() for e in (found.agreement, found.kappa, found.ac1)],
+    }
+
+
+def _rounds(lists: Sequence[Row], verdicts: Sequence[Row]) -> list[dict[str, Any]]:
+    by_round: dict[int, list[Row]] = defaultdict(list)
+    for row in verdicts:
+        by_round[row["round"]].append(row)
+    asked = Counter(row["round"] for row in lists)
+    return [
+        {
+            "round": number,
+            "n_asked": asked[number],
+            "n_right": sum(row["labels_right"] for row in rows),
+            "n_accepted": sum(row["accepted"] for row in rows),
+            "reasons": dict(Counter(row["reason"] for row in rows if row["reason"])),
+        }
+        for number, rows in sorted(by_round.items())
+    ]
+
+
+def _strata(lists: Sequence[Row]) -> dict[str, Callable[[Row], Any]]:
+    by_id = {row["list_id"]: row for row in lists}
+    return {
+        "count": lambda row: by_id[row["list_id"]]["asked_count"],
+        "length": lambda row: by_id[row["list_id"]]["asked_length"],
+        "category": lambda row: row["category"],
+        "generator": lambda row: by_id[row["list_id"]]["generator"],
+    }
+
+
+def _shares(verdicts: Sequence[Row], key: Callable[[Row], Any]) -> list[dict[str, Any]]:
+    """Share of lists whose labels are all right, by level of what was asked for."""
+    levels: dict[Any, list[bool]] = defaultdict(list)
+    for row in verdicts:
+        levels[key(row)].append(row["labels_right"])
+    return [
+        {"level": level, **proportion(sum(found), len(found), quantity="lists right").to_row()}
+        for level, found in sorted(levels.items())
+    ]
