@@ -7,12 +7,14 @@ already spells the BOS does not get a second one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
 
 from interpflow.errors import UserError
+from interpflow.models.token_cuts import TokenCuts
 
 # Some templates print today's date (Llama 3.1 reads `date_string`, others call strftime_now),
 # which would change every prompt overnight. 26 July 2024 is Llama 3.1's own fallback date.
@@ -27,8 +29,10 @@ FIXED_DATE_MACRO = (
     + " }}{%- endmacro -%}"
 )
 SENTINEL = "interpflow user text"
-# The ids of so many joined texts are in memory together.
+# Tokenized together; what the tokenizer keeps of each is many times its ids.
 TEXTS_AT_ONCE = 4096
+# A cut lies between any text that ends in a letter or digit and one that begins like this.
+AFTER_WORD, BEFORE_WORD = "a", " a"
 
 TemplatePolicy = Literal["auto", "never"]
 
@@ -156,41 +160,108 @@ def joined_answers_all(
 def prompts_with_answers(
     tokenizer: Any, prompts: Sequence[str], answers: Sequence[str]
 ) -> tuple[list[list[int]], list[list[list[int]]]]:
-    """The ids of each prompt, as `encode_all` gives them, and `joined_answers_all`."""
-    prefix = list(special_prefix(tokenizer))
+    """The ids of each prompt, as `encode_all` gives them, and `joined_answers_all`.
+
+    Only what follows a prompt's last cut (see `token_cuts`) is tokenized with the answers, once
+    for all prompts that end in the same way: these share one list of continuations.
+    """
+    prefix, cuts = list(special_prefix(tokenizer)), TokenCuts(tokenizer)
+    apart = {
+        answer: next(_ids(tokenizer, [cuts.after(answer)]))
+        for answer in answers
+        if cuts.between(AFTER_WORD, answer)
+    }
 
     def begun(ids: list[int]) -> list[int]:
         return ids if ids[: len(prefix)] == prefix else [*prefix, *ids]
 
-    encoded: list[list[int]] = []
-    result: list[list[list[int]]] = []
-    step = max(1, TEXTS_AT_ONCE // max(1, len(answers)))
-    for start in range(0, len(prompts), step):
-        texts = list(prompts[start : start + step])
-        joined = iter(_ids(tokenizer, [text + answer for text in texts for answer in answers]))
-        for text, ids in zip(texts, map(begun, _ids(tokenizer, texts))):
-            continuations, size = [], len(ids)
-            for answer in answers:
-                whole = begun(next(joined))
-                if whole[:size] != ids or len(whole) == size:
-                    raise _not_a_continuation(tokenizer, text, answer)
-                continuations.append(whole[size:])
-            encoded.append(ids)
-            result.append(continuations)
-    return encoded, result
+    def continuations(end: _End, ids: list[int], joined: Iterator[list[int]], prompt: str):
+        found, size = [], len(ids)
+        for answer in answers:
+            if end.is_word and answer in apart:
+                found.append(apart[answer])
+                continue
+            whole = next(joined) if end.is_cut else begun(next(joined))
+            if whole[:size] != ids or len(whole) == size:
+                raise _not_a_continuation(tokenizer, prompt, answer)
+            found.append(whole[size:])
+        return found
+
+    bare = list(_ids(tokenizer, prompts))
+    encoded = [begun(ids) for ids in bare]
+    ends = _ends(tokenizer, cuts, prompts, bare, every_answer_apart=len(apart) == len(answers))
+    result: dict[_End, list[list[int]]] = {}
+    first = dict(zip(reversed(ends), reversed(range(len(ends)))))
+    distinct = list(dict.fromkeys(ends))
+    joined = _ids(
+        tokenizer,
+        (
+            end.text + answer
+            for end in distinct
+            for answer in answers
+            if not (end.is_word and answer in apart)
+        ),
+    )
+    for end in distinct:
+        at = first[end]
+        ids = bare[at][len(bare[at]) - end.n_tokens :] if end.is_cut else encoded[at]
+        result[end] = continuations(end, ids, joined, prompts[at])
+    return encoded, [result[end] for end in ends]
 
 
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    if not texts:
-        return []
-    # Offsets cost more than the ids themselves, and the joined texts outnumber the prompts.
+@dataclass(frozen=True)
+class _End:
+    """What of a prompt is tokenized again with an answer: the text after its last cut, which has
+    been found to be its last `n_tokens` tokens, or all of it (is_cut False). is_word: an answer
+    that begins with a cut is tokenized without any of it."""
+
+    text: str
+    n_tokens: int
+    is_cut: bool
+    is_word: bool
+
+
+def _ends(
+    tokenizer: Any,
+    cuts: TokenCuts,
+    prompts: Sequence[str],
+    bare: Sequence[list[int]],
+    *,
+    every_answer_apart: bool,
+) -> list[_End]:
+    """The end of each prompt, given its ids without special tokens."""
+    tails: list[str | None] = []
+    for prompt in prompts:
+        if every_answer_apart and cuts.between(prompt, BEFORE_WORD):
+            tails.append("")
+        else:
+            cut = cuts.last(prompt)
+            tails.append(None if cut is None else cuts.after(prompt, cut))
+    texts = list(dict.fromkeys(tail for tail in tails if tail is not None))
+    ids_of = dict(zip(texts, _ids(tokenizer, texts)))
+    ends = []
+    for prompt, tail, ids in zip(prompts, tails, bare):
+        is_word = cuts.between(prompt, BEFORE_WORD)
+        if tail is not None and ids[len(ids) - len(ids_of[tail]) :] == ids_of[tail]:
+            ends.append(_End(tail, len(ids_of[tail]), True, is_word))
+        else:
+            ends.append(_End(prompt, len(ids), False, is_word))
+    return ends
+
+
+def _ids(tokenizer: Any, texts: Iterable[str]) -> Iterator[list[int]]:
+    """The ids of each text without special tokens; so many at a time that memory is bounded."""
+    # Offsets cost more than the ids themselves, and joined texts may outnumber the prompts.
     backend: Callable | None = getattr(
         getattr(tokenizer, "backend_tokenizer", None), "encode_batch_fast", None
     )
-    if backend is None:
-        return tokenizer(texts, add_special_tokens=False)["input_ids"]
-    tokenizer("a", padding=False, truncation=False)  # leaves the backend without either
-    return [item.ids for item in backend(texts, add_special_tokens=False)]
+    waiting = iter(texts)
+    while some := list(islice(waiting, TEXTS_AT_ONCE)):
+        if backend is None:
+            yield from tokenizer(some, add_special_tokens=False)["input_ids"]
+        else:
+            tokenizer("a", padding=False, truncation=False)  # leaves the backend without either
+            yield from (item.ids for item in backend(some, add_special_tokens=False))
 
 
 def _not_a_continuation(tokenizer: Any, prompt: str, answer: str) -> UserError:
