@@ -19,6 +19,10 @@ from interpflow.studies.counting.mediation import run_mediation
 from interpflow.studies.counting.running_count import assess_running_count
 from interpflow.studies.counting.summary import summarise
 from interpflow.studies.counting.validation import validate
+from interpflow.studies.counting.written_lists import write_round
+from interpflow.studies.counting.written_quality import written_quality
+from interpflow.studies.counting.written_state import NO_ROUNDS, WrittenRounds
+from interpflow.studies.counting.written_validation import judge_round
 from interpflow.studies.models import write_manifest
 from interpflow.tables.documents import read_document
 
@@ -36,6 +40,7 @@ def run_counting(
     assert study is not None
     here = Path(directory) / "counting"
     examples, pairs = here / "examples.parquet", here / "pairs.parquet"
+    rounds = _write_rounds(settings, study, here)
     generate(
         study.data,
         study.pairs,
@@ -44,10 +49,12 @@ def run_counting(
         templates_path=study.prompt_templates,
         examples_path=examples,
         pairs_path=pairs,
+        rounds=rounds,
     )
     validate(
         examples, pairs, study.validation, settings.seed, lexicon_path=study.lexicon,
         table_path=here / "validation.parquet", document_path=here / "validation.json",
+        rounds=rounds,
     )  # fmt: skip
     for name in settings.counting_models():
         write_manifest(name, settings.models[name], _manifest(directory, name))
@@ -83,6 +90,37 @@ def _parsed(config: Config | Mapping[str, Any] | Path | str) -> Config:
 
 def _manifest(directory: Path | str, name: str) -> Path:
     return Path(directory) / "models" / name / "manifest.json"
+
+
+def _write_rounds(settings: Config, study: CountingSettings, here: Path) -> WrittenRounds:
+    """Lists of language models, in rounds, and how good they are; nothing when none are wanted."""
+    if study.data.source == "systematic":
+        return NO_ROUNDS
+    made = NO_ROUNDS
+    own_files: dict[str, str | None] = {
+        "lexicon_path": study.lexicon,
+        "templates_path": study.prompt_templates,
+    }
+    for number in range(1, study.data.llm.max_rounds + 1):
+        directory = here / "rounds" / str(number)
+        lists, words, verdicts = (
+            str(directory / f"{name}.parquet") for name in ("lists", "words", "verdicts")
+        )
+        write_round(
+            number, study.data, settings.seed, settings.llm, settings.models, **own_files,
+            earlier_lists=made.lists, earlier_verdicts=made.verdicts, lists_path=lists,
+        )  # fmt: skip
+        judge_round(
+            number, study.data, settings.seed, settings.llm, settings.models, **own_files,
+            lists_path=lists, earlier_lists=made.lists, earlier_verdicts=made.verdicts,
+            words_path=words, verdicts_path=verdicts,
+        )  # fmt: skip
+        made = WrittenRounds((*made.lists, lists), (*made.words, words), (*made.verdicts, verdicts))
+    written_quality(
+        made.lists, made.words, made.verdicts, document_path=here / "written_quality.json",
+        disagreements_path=here / "disagreements.parquet",
+    )  # fmt: skip
+    return made
 
 
 def _run_model(settings: Config, study: CountingSettings, name: str, here: Path) -> None:

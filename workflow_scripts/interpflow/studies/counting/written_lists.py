@@ -75,12 +75,13 @@ def planned_asks(
     state: WrittenState, settings: CountingLlmData, round_number: int, lexicon: Lexicon, seed: int
 ) -> list[tuple[Ask, str, tuple[Shape, ...]]]:
     """The asks of a round, each with its category and the shapes of its lists."""
-    wanted: dict[str, list[Shape]] = {}
+    missing: dict[str, list[Shape]] = {}
     for (category, length, count), entries in sorted(state.empty.items()):
-        n = math.ceil(len(entries) * settings.oversample) if entries else 0
-        wanted.setdefault(category, []).extend([(length, count)] * n)
+        missing.setdefault(category, []).extend([(length, count)] * len(entries))
     asks = []
-    for category, shapes in wanted.items():
+    for category, shapes in missing.items():
+        spare = math.ceil(len(shapes) * (settings.oversample - 1))
+        shapes = shapes + [shapes[i * len(shapes) // spare] for i in range(spare)]
         worn = [
             word
             for word, uses in state.word_uses.get(category, {}).items()

@@ -114,9 +114,10 @@ def require_complete(state: WrittenState, max_rounds: int) -> None:
         lines.append(f"{category:<20}{length:>8}{count:>7}{n:>9}")
     if len(missing) > MAX_SHOWN_CELLS:
         lines.append(f"and {len(missing) - MAX_SHOWN_CELLS} more cells")
+    rounds = f"{max_rounds} round{'s' * (max_rounds > 1)}"
     raise UserError(
-        f"after {max_rounds} rounds {sum(n for _, n in missing)} lists are missing in "
-        f"{len(missing)} cells of the design:\n" + "\n".join(lines),
+        f"after {rounds} {sum(n for _, n in missing)} lists are missing in {len(missing)} cells of "
+        "the design:\n" + "\n".join(lines),
         where="counting.data.llm.max_rounds",
         remedy="allow more rounds (what was bought is kept), ask a stronger generator, or make "
         "the design smaller",
