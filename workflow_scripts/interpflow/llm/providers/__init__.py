@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from interpflow.config.llm import ProviderName, RoleModel
 from interpflow.llm.answers import RawResponse, Reading
@@ -45,6 +46,18 @@ class Provider(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class SendsMany(Protocol):
+    """A provider that answers many requests best together: a model on this machine."""
+
+    def send_all(self, requests: Sequence[Request]) -> Iterable[tuple[Request, RawResponse]]:
+        """Every request with its response, in any order, each as soon as it is there.
+
+        No time limit and no retries: what fails raises UserError.
+        """
+        ...
 
 
 def open_provider(settings: RoleModel) -> Provider:
