@@ -84,6 +84,11 @@ rule counting_running_count:
 rule counting_summary:
     input:
         validation="results/counting/validation.json",
+        written=(
+            "results/counting/written_quality.json"
+            if written_rounds(SETTINGS)
+            else []
+        ),
         comparison="results/counting/comparison.parquet",
         manifests=expand("results/models/{model}/manifest.json", model=COUNTING_MODELS),
         benchmarks=a_model("benchmark.json"),

@@ -67,9 +67,20 @@ def counting_section(
     drawn = {name: [path for path in figures if f"/{name}/" in path] for name in models}
     return {
         "data": summary["data"],
+        "written": _written(summary.get("written")),
         "comparison": [row for row in summary["comparison"] if row["analysis"] == "scored"],
         "models": [_model(name, summary["models"][name], drawn[name]) for name in models],
     }
+
+
+def _written(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """How good lists of language models are, for the page; null where none were written."""
+    if not found:
+        return None
+    keys = ("rounds", "labels", "validators", "lists_right_by")
+    agreement = [{**row, "by": {e["quantity"]: e for e in row["estimates"]}}
+                 for row in found["agreement"]]  # fmt: skip
+    return {**{key: found[key] for key in keys}, "agreement": agreement}
 
 
 def _model(name: str, found: Mapping[str, Any], figures: list[str]) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def run_counting(
     compare({name: here / name / "answers.parquet" for name in names}, here / "comparison.parquet")
     inputs = {
         "validation": here / "validation.json",
+        "written": here / "written_quality.json" if rounds.lists else None,
         "comparison": here / "comparison.parquet",
         "manifests": [_manifest(directory, name) for name in names],
         "benchmarks": [here / name / "benchmark.json" for name in names],

@@ -19,7 +19,8 @@ def summarise(
 ) -> None:
     """Write the document `counting_summary`.
 
-    `inputs`: files by name; those of a model stand in lists in the order of `models`.
+    `inputs`: files by name; those of a model stand in lists in the order of `models`. `written`,
+    how good lists of language models are, only where there are any.
     """
     validation = read_document(inputs["validation"], "counting_validation")
     per_model = {
@@ -43,6 +44,11 @@ def summarise(
                 for key in ("n_prompts", "n_lists", "n_pairs", "invalid", "gates", "diversity",
                             "duplicates", "flatness", "association_with_count")
             },
+            "written": (
+                read_document(inputs["written"], "counting_written_quality")
+                if inputs.get("written")
+                else None
+            ),
             "models": per_model,
             "comparison": read_rows(inputs["comparison"], "estimates"),
             "verdicts": {
