@@ -85,9 +85,7 @@ rule counting_summary:
     input:
         validation="results/counting/validation.json",
         written=(
-            "results/counting/written_quality.json"
-            if written_rounds(SETTINGS)
-            else []
+            "results/counting/written_quality.json" if written_rounds(SETTINGS) else []
         ),
         comparison="results/counting/comparison.parquet",
         manifests=expand("results/models/{model}/manifest.json", model=COUNTING_MODELS),
