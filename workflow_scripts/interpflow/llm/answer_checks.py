@@ -42,6 +42,12 @@ def check(ask: Ask, reading: Reading) -> Checked:
     return _by_schema(reading.text, ask.schema or {})
 
 
+def check_schema(ask: Ask) -> None:
+    """Raise UserError for an ask whose schema is none: before anything is bought."""
+    if ask.schema is not None:
+        _validator(canonical_body(ask.schema))
+
+
 def _chosen(text: str, choices: tuple[str, ...]) -> Checked | None:
     """The choice that a text is: plain, as a JSON string, or the one value of a JSON object."""
     text = text.strip()
