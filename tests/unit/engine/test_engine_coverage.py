@@ -21,6 +21,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from interpflow.engine import COMPONENTS, Patch, Site, all_sites, load, sweep_sites
 from interpflow.engine.passes import attention
 from interpflow.engine.sites import ATTENTION_COMPONENTS
+from interpflow.engine.sweeps.path import joining_blocks, why_whole
 from interpflow.errors import UserError
 
 # Their attention has a mask with biases of its own, outside transformers' attention interface.
@@ -46,6 +47,52 @@ def test_what_is_proven(name: str, dtype: str) -> None:
     assert all(model.architecture.blocks[0].name in r for r in model.architecture.refused.values()
                if "parallel" not in r)  # fmt: skip
     assert hook_count(model) == 0
+
+
+@pytest.mark.parametrize("name", OWN_ATTENTION)
+def test_attention_of_its_own_is_refused_by_name(name: str) -> None:
+    """What is wrong and where, and nothing of the error in which it showed."""
+    model = tiny_model(name)
+    reason = (
+        "transformer.h.0.self_attention computes attention by itself, not through the attention "
+        "interface of transformers, so that its inside cannot be reached"
+    )
+    for component in ATTENTION_COMPONENTS:
+        assert model.architecture.refused[component] == reason
+    assert why_whole(model) == f"its blocks cannot be called one at a time: {reason}"
+    with pytest.raises(UserError, match=r"q cannot be used on this model: transformer\.h\.0"):
+        model.capture([[1, 2, 3]], "q", layers=[1])
+    assert hook_count(model) == 0
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama_grouped", "gemma2", "gpt_oss", "mistral_window"])
+def test_a_block_hands_out_the_rows_of_its_pattern(name: str) -> None:
+    """Rows from a later position on, beside the whole pattern if that is captured as well."""
+    model = tiny_model(name)
+    base, _ = tiny_pairs(2)
+    sites = [Site("resid_pre", 1), Site("pattern", 1), Site("pattern", 1, 2), Site("resid_post", 1)]
+    states = model.capture(base, sites)
+    pattern = states[sites[1]]
+    blocks = joining_blocks(model)
+    assert blocks is not None
+    first, rows = 4, torch.tensor([[6, 0], [3, 3]])
+    earlier = blocks.keys_values(1, states[sites[0]][:, :first], 0, 11)
+    for capture in ((), (sites[2],)):
+        found = blocks.run(
+            1, states[sites[0]][:, first:], first, 11,
+            segments=(earlier,), capture=capture, pattern_rows=rows,
+        )  # fmt: skip
+        assert found.pattern is not None
+        assert found.pattern.shape == (2, 2, 4, 11)
+        for row in range(2):
+            expected = pattern[row, first + rows[row]]
+            assert torch.allclose(found.pattern[row], expected, atol=1e-6, rtol=0)
+            assert not torch.allclose(found.pattern[row], pattern[1 - row, first + rows[row]])
+        after = states[sites[3]][:, first:]
+        assert torch.allclose(found.states, after, atol=1e-5, rtol=0)
+        for site in capture:
+            assert torch.allclose(found.captured[site], states[site][:, first:], atol=1e-6, rtol=0)
+    assert blocks.run(1, states[sites[0]], 0, 11).pattern is None
 
 
 @pytest.mark.parametrize("name", MORE_CONFIGS)

@@ -18,9 +18,10 @@ from transformers import AutoModelForCausalLM, BloomConfig
 from interpflow.activations import open_store
 from interpflow.activations.store import ActivationStore
 from interpflow.engine import Model, Site, load
+from interpflow.engine.passes.blocks import Blocks
 from interpflow.engine.sweeps.path import joining_blocks
 from interpflow.errors import UserError
-from interpflow.inference import activation_dump, kept_states
+from interpflow.inference import activation_dump
 from interpflow.inference.activation_dump import dump_activations
 from interpflow.inference.top_logits import top_logits
 from interpflow.paths import PROJECT_DIR
@@ -148,13 +149,14 @@ def test_only_the_blocks_that_are_needed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, ran = model_named("gpt2"), []
-    run_block = kept_states._run_block
+    assert joining_blocks(model) is not None  # proves the blocks by running them
+    run = Blocks.run
 
-    def counted(blocks: Any, layer: int, state: torch.Tensor, *others: Any) -> Any:
+    def counted(blocks: Blocks, layer: int, state: torch.Tensor, *others: Any, **named: Any) -> Any:
         ran.append((layer, state.shape[1]))
-        return run_block(blocks, layer, state, *others)
+        return run(blocks, layer, state, *others, **named)
 
-    monkeypatch.setattr(kept_states, "_run_block", counted)
+    monkeypatch.setattr(Blocks, "run", counted)
     one = {"prompts": [prompts()[3]], "example_ids": ["a"]}
     dump(tmp_path / "first", model, sites=("resid_post",), layers=[0], **one)
     assert ran == [(0, 9)]

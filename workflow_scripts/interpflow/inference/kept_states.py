@@ -7,18 +7,16 @@ from the first kept position on. Any other model runs whole, with hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from interpflow.engine.model import Model
-from interpflow.engine.passes import hooks
 from interpflow.engine.passes.attention import Segment
 from interpflow.engine.passes.blocks import Blocks
 from interpflow.engine.passes.forward import run_forward
-from interpflow.engine.passes.recorder import Recorder
 from interpflow.engine.sites import Site
 from interpflow.inference.top_logits import top_logits
 
@@ -68,56 +66,28 @@ def _run_blocks(blocks: Blocks, ids: Tensor, kept: KeptPlaces, wanted: Wanted, p
             earlier = (blocks.keys_values(layer, state[:, :first], 0, length),)
             state = state[:, first:]
         inner = [site for site in sites if site not in (before, after)]
-        rows = layer in wanted.pattern_layers
-        state, captured, pattern = _run_block(blocks, layer, state, length, earlier, inner, rows)
-        for site, values in captured.items():
+        last = None
+        if layer in wanted.pattern_layers:
+            last = torch.full((len(state), 1), state.shape[1] - 1, device=state.device)
+        result = blocks.run(
+            layer,
+            state,
+            first,
+            length,
+            segments=earlier,
+            capture=inner,
+            pattern_rows=last,
+        )
+        state = result.states
+        for site, values in result.captured.items():
             put(str(site), kept.of(values, first))
-        if pattern is not None:
-            put(pattern_name(layer), kept.of(pattern))
+        if result.pattern is not None:
+            put(pattern_name(layer), kept.of(result.pattern[:, 0].transpose(1, 2)))
         if after in sites:
             put(str(after), kept.of(state, first))
     if wanted.top_k or n_blocks == 0:
         return kept.of(state, first)
     return state
-
-
-def _run_block(
-    blocks: Blocks,
-    layer: int,
-    state: Tensor,
-    length: int,
-    earlier: Sequence[Segment],
-    capture: Sequence[Site],
-    last_rows: bool,
-) -> tuple[Tensor, dict[Site, Tensor], Tensor | None]:
-    """Output and captured states of a block, and the last query's attention [batch, key, head]."""
-    blocks.know(length)  # before hooks are attached that finding the arguments would set off
-    batch, places, _ = state.shape
-    recorder = Recorder(blocks.architecture, batch, places)
-    rows: list[Tensor] = []
-    with hooks.removed_afterwards() as handles:
-        for site in capture:
-            recorder.attach_capture(handles, site)
-        watched, watch = recorder.attention_watch
-
-        def show(component: str, at: int, shown: Tensor) -> Tensor | None:
-            if component == "pattern":
-                rows.append(shown[:, 0].transpose(1, 2))
-                return None
-            return watch(component, at, shown) if watch is not None else None
-
-        last = torch.full((batch, 1), places - 1, device=state.device)
-        with blocks.attention(
-            segments={layer: earlier},
-            watched=watched,
-            watch=show,
-            pattern_rows={layer: last} if last_rows else {},
-        ) as run:
-            output = blocks.call(layer, state, length - places, length)
-    recorder.check_fired()
-    if run.calls != {layer: 1} or len(rows) != last_rows:
-        raise RuntimeError(f"attention of block {layer} ran {run.calls}, expected once")
-    return output, recorder.finished(capture), rows[0] if rows else None
 
 
 def _run_whole(model: Model, ids: Tensor, kept: KeptPlaces, wanted: Wanted, put: Put) -> Tensor:

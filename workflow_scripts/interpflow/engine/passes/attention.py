@@ -9,7 +9,7 @@ runs in their place is `attend`: exact attention over segments of keys, none of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -138,6 +138,32 @@ def attention_configs(module: PreTrainedModel) -> list[Any]:
         if config is not None and hasattr(config, "_attn_implementation"):
             found[id(config)] = config
     return list(found.values())
+
+
+def bypassing(module: PreTrainedModel, architecture: Architecture, ids: Tensor) -> str | None:
+    """Name of the first attention module that computes attention by itself instead of calling
+    `attend`, on token ids [batch, position]; None where every one that runs calls it."""
+    entered: list[int] = []
+
+    def enter(layer: int) -> Callable[..., None]:
+        return lambda *_: entered.append(layer)
+
+    run = AttentionPass(attention_modules(architecture))
+    handles = [
+        parts.attention.register_forward_pre_hook(enter(layer))
+        for layer, parts in enumerate(architecture.blocks)
+        if parts.attention is not None
+    ]
+    try:
+        # Such a module may well fail without the mask that its own implementation is given: that
+        # it was entered and did not call is what counts.
+        with torch.no_grad(), run.active(attention_configs(module)), suppress(Exception):
+            module(input_ids=ids, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = next((layer for layer in entered if layer not in run.calls), None)
+    return None if found is None else architecture.blocks[found].attention_name
 
 
 def attend(

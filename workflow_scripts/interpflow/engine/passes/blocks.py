@@ -80,11 +80,14 @@ class Blocks:
         keep: bool = False,
         edits: Sequence[Edit] = (),
         capture: Sequence[Site] = (),
+        pattern_rows: Tensor | None = None,
     ) -> BlockResult:
         """Run one block on states [batch, position, d_model] of the positions from `first` on in
         prompts of `length` tokens; `segments` hold the keys and values of the earlier positions.
 
-        Places of edits count from `first`. keep: keep the own keys and values.
+        Places of edits count from `first`. keep: keep the own keys and values. pattern_rows: int64
+        [batch, n], places from `first` on of the queries whose attention is returned; the rest of
+        the pattern is not computed for it.
         Raises RuntimeError when a hook or the attention did not run exactly once.
         """
         self.know(length)
@@ -96,17 +99,28 @@ class Blocks:
             for site in capture:
                 recorder.attach_capture(handles, site)
             watched, watch = recorder.attention_watch
+            rows: list[Tensor] = []
+
+            def show(component: str, at: int, state: Tensor) -> Tensor | None:
+                # The rows asked for are shown before the whole pattern, if that is watched too.
+                if component == "pattern" and pattern_rows is not None and not rows:
+                    rows.append(state)
+                    return None
+                return None if watch is None else watch(component, at, state)
+
             with self.attention(
                 segments={layer: segments},
                 keep=frozenset([layer] if keep else []),
                 watched=watched,
-                watch=watch,
+                watch=show,
+                pattern_rows={} if pattern_rows is None else {layer: pattern_rows},
             ) as run:
                 output = self.call(layer, states, first, length)
         recorder.check_fired()
-        if run.calls != {layer: 1}:
+        if run.calls != {layer: 1} or len(rows) != (pattern_rows is not None):
             raise RuntimeError(f"attention of block {layer} ran {run.calls}, expected once")
-        return BlockResult(output, run.kept.get(layer), recorder.finished(capture))
+        captured = recorder.finished(capture)
+        return BlockResult(output, run.kept.get(layer), captured, rows[0] if rows else None)
 
     def run_packed(
         self,
@@ -288,8 +302,10 @@ class PackedPart:
 
 @dataclass(frozen=True, eq=False)
 class BlockResult:
-    """states: the block's output [batch, position, d_model]; captured: site -> state."""
+    """states: the block's output [batch, position, d_model]; captured: site -> state; pattern: the
+    attention of the queries asked for, [batch, n, head, key position]."""
 
     states: Tensor
     kept: Segment | None
     captured: dict[Site, Tensor]
+    pattern: Tensor | None = None

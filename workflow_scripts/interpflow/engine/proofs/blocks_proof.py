@@ -13,6 +13,7 @@ from interpflow.engine.passes.blocks import Blocks
 from interpflow.engine.passes.forward import run_forward
 from interpflow.engine.passes.prompt_states import run_prompts
 from interpflow.engine.proofs.probe_pass import probe_ids
+from interpflow.engine.proofs.resume_proof import CANNOT
 
 # Rounding units of the logits' type, times the largest logit, that another order of sums may cost.
 UNITS = 512
@@ -37,8 +38,10 @@ def prove_blocks(model: Model) -> Blocks | str:
         misses.append(_miss(last, whole[:, -1]))
     except AttentionNotSupported as error:
         return f"its attention cannot be taken over: {error}"
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
-        return f"its blocks cannot be called one at a time ({type(error).__name__}: {error})"
+    except CANNOT as error:
+        # Attention that cannot be reached is the usual reason, and was named when it was refused.
+        reason = model.architecture.refused.get("q") or f"{type(error).__name__}: {error}"
+        return f"its blocks cannot be called one at a time: {reason}"
     narrow = torch.finfo(whole.dtype).eps > SMALLEST_UNIT
     if not max(misses) <= (NARROW_UNITS if narrow else UNITS):
         return f"its blocks, run one at a time, miss the logits by {max(misses):.3g} units"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from interpflow.engine.architecture import Architecture
-from interpflow.engine.passes.attention import AttentionNotSupported
+from interpflow.engine.passes.attention import AttentionNotSupported, bypassing
 from interpflow.engine.passes.edits import AnyEdit
 from interpflow.engine.proofs.probe_pass import SMALLEST_UNIT, ProbePass, miss, noise, own, refuse
 from interpflow.engine.proofs.resume_proof import CANNOT
@@ -36,10 +36,14 @@ def prove_attention(
     except AttentionNotSupported as error:
         proven = f"its attention cannot be taken over: {error}"
     except CANNOT as error:
-        proven = (
-            f"{architecture.blocks[0].attention_name} does not work through the attention "
-            f"interface of transformers ({type(error).__name__}: {error})"
-        )
+        own = bypassing(module, architecture, seen.ids)
+        if own is None:
+            proven = f"its attention cannot be taken over ({type(error).__name__}: {error})"
+        else:
+            proven = (
+                f"{own} computes attention by itself, not through the attention interface of "
+                "transformers, so that its inside cannot be reached"
+            )
     if isinstance(proven, str):
         return refuse(architecture, proven, *ATTENTION_COMPONENTS)
     return proven
