@@ -14,12 +14,17 @@ FINAL_OUTCOMES: frozenset[Outcome] = frozenset({"ok", "truncated", "refusal"})
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one response in the four buckets that are billed apart."""
+    """Tokens of one response in the four buckets that are billed apart.
+
+    `cache_write_1h_tokens` are those of `cache_write_tokens` that were written for an hour, at a
+    higher price.
+    """
 
     input_tokens: int = 0
     cache_write_tokens: int = 0
     cache_read_tokens: int = 0
     output_tokens: int = 0
+    cache_write_1h_tokens: int = 0
 
     @property
     def all_input_tokens(self) -> int:
