@@ -6,6 +6,7 @@ import pytest
 from interpflow.config.base import Range
 from interpflow.config.counting import CountingData, CountingPairs
 from interpflow.config.model import ModelSettings
+from interpflow.models.named import load_named
 from interpflow.studies.counting import mediation
 from interpflow.studies.counting.generation import generate
 from interpflow.studies.counting.pair_repair import UNKNOWN_WORD
@@ -16,7 +17,6 @@ from interpflow.studies.counting.prepared_pairs import (
     read_wording,
 )
 from interpflow.studies.counting.slopes import hybrid_check
-from interpflow.studies.models import load_named
 from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_rows, read_table
 from interpflow.tasks.counting.lexicon import load_lexicon

@@ -14,9 +14,9 @@ from interpflow.config.model import ModelSettings
 from interpflow.engine import Model, Site, load
 from interpflow.models.acquire import load_transformer
 from interpflow.models.manifest import weights_revision
+from interpflow.models.named import model_source
 from interpflow.studies.counting.inference import write_word_residuals
 from interpflow.studies.counting.tokens import PromptTokens, tokenize_prompt
-from interpflow.studies.models import model_source
 
 LISTS = (["apple", "wren", "pear"], ["robin"], ["plum", "apple", "finch", "fig", "wren"],
          ["fig", "robin"])  # fmt: skip

@@ -11,7 +11,7 @@ from interpflow.config.counting import CountingSettings
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.models.acquire import check_source_files
-from interpflow.studies.models import model_source
+from interpflow.models.named import model_source
 from interpflow.tasks.counting.design import check_design
 from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
 from interpflow.tasks.counting.prompts import load_templates

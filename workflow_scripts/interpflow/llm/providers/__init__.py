@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Protocol, runtime_checkable
 
 from interpflow.config.llm import ProviderName, RoleModel
+from interpflow.config.model import ModelSettings
 from interpflow.llm.answers import RawResponse, Reading
 from interpflow.llm.asks import Ask
 from interpflow.llm.requests import Request
@@ -60,9 +61,15 @@ class SendsMany(Protocol):
         ...
 
 
-def open_provider(settings: RoleModel) -> Provider:
+def open_provider(
+    settings: RoleModel, models: Mapping[str, ModelSettings] | None = None
+) -> Provider:
     """The provider that a role's settings name; its SDK is imported here and not before.
 
-    Raises UserError for a missing key or a setting that the provider cannot use.
+    `models`: the models of the config, of which the provider `local` runs one. Raises UserError for
+    a missing key or a setting that the provider cannot use.
     """
-    return import_module(MODULES[settings.provider]).provider(settings)
+    module = import_module(MODULES[settings.provider])
+    if settings.provider == "local":
+        return module.provider(settings, models or {})
+    return module.provider(settings)

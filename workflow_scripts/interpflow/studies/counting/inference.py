@@ -18,9 +18,9 @@ from interpflow.inference.activation_dump import dump_activations
 from interpflow.inference.generation import generate
 from interpflow.inference.scoring import score_answers
 from interpflow.models.manifest import tokenizer_sha256, weights_revision
+from interpflow.models.named import load_named, model_source
 from interpflow.models.tokens import TemplatePolicy, apply_template
 from interpflow.studies.counting.tokens import PromptTokens, tokenize_prompt
-from interpflow.studies.models import load_named, model_source
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
 from interpflow.tasks.counting.parse import parse_lenient, parse_strict

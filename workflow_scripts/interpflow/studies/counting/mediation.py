@@ -29,6 +29,7 @@ from interpflow.engine import (
     run_gates,
     sweep_sites,
 )
+from interpflow.models.named import load_named
 from interpflow.studies.counting.pair_selection import select_pairs
 from interpflow.studies.counting.prepared_pairs import (
     AnswerTokens,
@@ -38,7 +39,6 @@ from interpflow.studies.counting.prepared_pairs import (
     random_slots,
     read_wording,
 )
-from interpflow.studies.models import load_named
 from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
