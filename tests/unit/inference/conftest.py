@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from interpflow.inference import exact_ways
 from interpflow.models.acquire import load_transformer
 
 # Threads that wait for each other cost more than they bring at this size.
@@ -96,6 +97,13 @@ def save_tiny(directory: Path, kind: str, bos: bool) -> Path:
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(autouse=True)
+def forget_proofs() -> Callable[[], None]:
+    """Nothing is proven when a test begins; call it where a test has broken what was."""
+    exact_ways._KNOWN.clear()
+    return exact_ways._KNOWN.clear
 
 
 @pytest.fixture(scope="session")

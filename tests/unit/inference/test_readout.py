@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
 
-from interpflow.inference import forward, readout, scoring
+from interpflow.inference import exact_ways, forward, readout, scoring
 from interpflow.inference.answer_trie import build_trie
 from interpflow.inference.forward import find_tree, readout_is_exact, row_logits, sharing_is_exact
 from interpflow.inference.readout import Readout
@@ -65,7 +65,7 @@ def test_tiles_equal_the_models_own_logits(kind, small_tiles):
     assert not [name for name, part in model.named_modules() if "forward" in part.__dict__]
 
 
-def test_a_readout_that_forgets_the_cap_is_not_used(monkeypatch, tiny):
+def test_a_readout_that_forgets_the_cap_is_not_used(monkeypatch, tiny, forget_proofs):
     model, tokenizer = tiny("gemma2")
     right = score_answers(model, tokenizer, PROMPTS, ANSWERS)
 
@@ -73,14 +73,16 @@ def test_a_readout_that_forgets_the_cap_is_not_used(monkeypatch, tiny):
         return readout.read_logits(self.head(states).float(), tokens)
 
     monkeypatch.setattr(Readout, "read", uncapped)
+    forget_proofs()
     with torch.no_grad():
         assert not readout_is_exact(model, Readout(model))
     found = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     assert found.method == "rows"
     np.testing.assert_allclose(found.log_prob, right.log_prob, atol=1e-4)
     assert (found.top_token == right.top_token).all()
-    monkeypatch.setattr(scoring, "readout_is_exact", lambda _model, _readout: True)
+    monkeypatch.setattr(exact_ways, "readout_is_exact", lambda _model, _readout: True)
     monkeypatch.setattr(forward, "tree_is_exact", lambda _tree, _readout: True)
+    forget_proofs()
     wrong = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     assert np.abs(wrong.log_prob - right.log_prob).max() > 1e-2
 

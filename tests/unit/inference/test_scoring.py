@@ -142,17 +142,19 @@ def test_no_prompts(tiny):
     assert scores.best.shape == (0,)
 
 
-def test_a_broken_tree_is_found_by_the_probe(tiny, monkeypatch):
+def test_a_broken_tree_is_found_by_the_probe(tiny, monkeypatch, forget_proofs):
     model, tokenizer = tiny()
     right = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     blind = torch.eye(64, dtype=torch.bool)
     monkeypatch.setattr(
         forward.AnswerTrie, "ancestry", lambda trie: blind[: trie.n_inner, : trie.n_inner]
     )
+    forget_proofs()
     scores = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     assert scores.method == "rows"
     np.testing.assert_allclose(scores.log_prob, right.log_prob, atol=1e-4)
     monkeypatch.setattr(forward, "tree_is_exact", lambda _tree, _readout: True)
+    forget_proofs()
     wrong = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     assert np.abs(wrong.log_prob - right.log_prob).max() > 1e-2
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from interpflow.inference import (
+    exact_ways,
     forward,
     prompt_tree,
-    scoring,
     segment_attention,
     tree_forward,
 )
@@ -85,7 +85,7 @@ def test_stems_and_nested_branches_are_both_used(tiny, sharing):
     assert depth >= 2
     sharing.clear()
     score_answers(model, tokenizer, PROMPTS[5:7] + PROMPTS[9:], ONE_TOKEN)
-    assert own_of(sharing) == [16]  # what one pair has in common, BOS too
+    assert sharing == [16]  # what one pair has in common, BOS too; nothing is proven again
 
 
 def test_shared_tokens_are_not_run_again(tiny, sharing):
@@ -107,7 +107,7 @@ def test_one_prompt_shares_nothing(tiny, sharing):
     assert sharing == []
 
 
-def test_wrong_keys_are_found_by_the_probe(tiny, sharing, monkeypatch):
+def test_wrong_keys_are_found_by_the_probe(tiny, sharing, monkeypatch, forget_proofs):
     model, tokenizer = tiny()
     right = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     former = tree_forward.TreeForward._keys_values
@@ -117,10 +117,12 @@ def test_wrong_keys_are_found_by_the_probe(tiny, sharing, monkeypatch):
         lambda *args: [(keys.flip(2), values) for keys, values in former(*args)],
     )
     sharing.clear()
+    forget_proofs()
     found = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     assert own_of(sharing) == []
     np.testing.assert_allclose(found.log_prob, right.log_prob, atol=1e-4)
-    monkeypatch.setattr(scoring, "sharing_is_exact", lambda _tree, _readout: True)
+    monkeypatch.setattr(exact_ways, "sharing_is_exact", lambda _tree, _readout: True)
+    forget_proofs()
     wrong = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     assert np.abs(wrong.log_prob - right.log_prob).max() > 1e-2
 
@@ -145,7 +147,7 @@ def test_the_last_block_is_run_only_where_a_token_is_scored(tiny, kind):
     np.testing.assert_allclose(found.log_prob, expected, atol=2e-4)
 
 
-def test_a_last_block_that_cannot_be_cut_is_run_whole(tiny, monkeypatch):
+def test_a_last_block_that_cannot_be_cut_is_run_whole(tiny, monkeypatch, forget_proofs):
     model, tokenizer = tiny()
     right = score_answers(model, tokenizer, PROMPTS, ANSWERS)
 
@@ -153,6 +155,7 @@ def test_a_last_block_that_cannot_be_cut_is_run_whole(tiny, monkeypatch):
         raise tree_forward.TreeNotSupported("an argument of a shape nobody knows")
 
     monkeypatch.setattr(tree_forward, "_gathered", refuse)
+    forget_proofs()
     found = score_answers(model, tokenizer, PROMPTS, ANSWERS)
     assert found.method == "tree"
     np.testing.assert_allclose(found.log_prob, right.log_prob, atol=1e-4)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interpflow.engine.model import rotates_by_length
 from interpflow.engine.passes.attention import StopForward
 from interpflow.errors import UserError
 from interpflow.inference.answer_trie import AnswerTrie, build_trie
@@ -159,6 +160,11 @@ def sharing_is_exact(tree: TreeForward, readout: Readout) -> bool:
     return _agrees(tree, readout, "a shared beginning", share=True)
 
 
+def packing_is_exact(tree: TreeForward, readout: Readout) -> bool:
+    """Whether rows that stand in one another's place give what each gives alone, on the probe."""
+    return _agrees(tree, readout, "packing", share=False, pack=True)
+
+
 def readout_is_exact(model: Any, readout: Readout) -> bool:
     """Whether logits made from states in tiles equal the model's own, on the probe."""
     if readout.vocabulary < PROBE_VOCABULARY:
@@ -192,14 +198,19 @@ _FAILURES = (
 )
 
 
-def _agrees(tree: TreeForward, readout: Readout, what: str, *, share: bool) -> bool:
-    model, trie = tree.model, _probe_trie()
+def _agrees(
+    tree: TreeForward, readout: Readout, what: str, *, share: bool, pack: bool = False
+) -> bool:
+    model = tree.model
+    trie = build_trie([[1]], ["1"]) if pack else _probe_trie()
     if readout.vocabulary < PROBE_VOCABULARY:
         LOGGER.info("%s cannot be tried with %d tokens", what, readout.vocabulary)
         return False
     prompts = list(PROBE_SUFFIXES)
     try:
-        if share:
+        if pack:
+            states, _ = tree.packed_states(PROBE_SUFFIXES)
+        elif share:
             prefix = tree.extended(tree.extended(Prefix(), PROBE_PREFIX[:1]), PROBE_PREFIX[1:])
             states, _ = tree.states(PROBE_SUFFIXES, trie, prefix, PROBE_STEMS, PROBE_STEM_OF)
             stems = [PROBE_STEMS[stem] for stem in PROBE_STEM_OF]
@@ -229,6 +240,44 @@ def _agrees(tree: TreeForward, readout: Readout, what: str, *, share: bool) -> b
 
 def _probe_trie() -> AnswerTrie:
     return build_trie(PROBE_ANSWERS, [str(ids) for ids in PROBE_ANSWERS])
+
+
+def check_rotation(model: Any, prompts: Sequence[Sequence[int]], trie: AnswerTrie) -> bool:
+    """Whether the model's rotation of these prompts depends on how long they are.
+
+    Raises UserError where it does and the rows to run are not all of one length: the longest of a
+    batch would change the others.
+    """
+    config = model.config.get_text_config()
+    depths = {trie.depths[tip] for tip in trie.tips()}
+    lengths = {len(prompt) for prompt in prompts}
+    longest = max(lengths) + max(depths)
+    if not rotates_by_length(model) or longest <= _original_length(config):
+        return False
+    if len(lengths) > 1 or len(depths) > 1:
+        raise UserError(
+            f"this model's rotation depends on the longest prompt of a batch beyond "
+            f"{_original_length(config)} tokens",
+            where=str(config.model_type),
+            remedy="score prompts of one length, with answers of one length, at a time",
+        )
+    return True
+
+
+def _original_length(config: Any) -> int:
+    """Positions up to which a rotation does not depend on the length."""
+    settings = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    name = "original_max_position_embeddings"
+    found = [getattr(config, name, None), *_values(settings, name)]
+    known = [int(value) for value in found if value]
+    return min(known) if known else int(config.max_position_embeddings)
+
+
+def _values(settings: Any, name: str) -> list[Any]:
+    if not isinstance(settings, dict):
+        return []
+    inside = [found for part in settings.values() for found in _values(part, name)]
+    return [settings.get(name), *inside]
 
 
 def _select(states: Tensor, positions: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ columns: scales and caps on logits are the model's. `prove` finds out whether th
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,12 +56,24 @@ def joined(readings: Sequence[Reading]) -> Reading:
 
 
 class Readout:
-    """The vocabulary head of a model, with whatever the model does to its logits afterwards."""
+    """The vocabulary head of a model, with whatever the model does to its logits afterwards.
+
+    It does not keep the model alive.
+    """
 
     def __init__(self, model: Any) -> None:
-        self.model, self.head = model, model.get_output_embeddings()
-        self.decoder = model.base_model
+        self._model, self.head = weakref.ref(model), model.get_output_embeddings()
+        found = _decoders(model)
+        self.decoder = found[0] if found else None
         self.vocabulary = model.config.get_text_config().vocab_size
+
+    @property
+    def model(self) -> Any:
+        """The model, which has to exist still."""
+        model = self._model()
+        if model is None:
+            raise ReferenceError("the model of this readout is gone")
+        return model
 
     def read(self, states: Tensor, tokens: Tensor) -> Reading:
         """Read the logits of states [row, d] before the head; tokens int64 [n]."""
@@ -153,6 +166,8 @@ class Readout:
             found = self.model(input_ids=ids, use_cache=False).logits
             return found.reshape(len(states), -1).float()
 
+        if self.decoder is None:
+            raise AttributeError("the model has no decoder apart from its head")
         with replaced_forwards({self.decoder: decoder, self.head: head}):
             yield logits
 

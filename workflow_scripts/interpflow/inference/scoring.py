@@ -20,17 +20,16 @@ from interpflow.engine.passes.fast_modules import fast_modules
 from interpflow.errors import UserError
 from interpflow.inference.answer_trie import AnswerTrie, build_trie
 from interpflow.inference.batching import Progress, plan_batches
+from interpflow.inference.exact_ways import ExactWays, known_ways
 from interpflow.inference.forward import (
     attention_window,
     check_fits,
-    find_tree,
-    readout_is_exact,
+    check_rotation,
     row_logits,
     row_states,
-    sharing_is_exact,
 )
 from interpflow.inference.prompt_tree import plan_prompts, plan_separately
-from interpflow.inference.readout import LOGIT_BYTES, Reading, Readout, read_logits
+from interpflow.inference.readout import LOGIT_BYTES, Reading, read_logits
 from interpflow.inference.tree_forward import Prefix
 from interpflow.models.tokens import prompts_with_answers
 
@@ -91,14 +90,13 @@ def score_answers(
     sequences, continuations = prompts_with_answers(tokenizer, unique, answers)
     if any(not sequence for sequence in sequences):
         raise UserError("an empty prompt has no token to continue", remedy="give it some text")
-    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-    for index, ids in enumerate(continuations):
-        groups.setdefault(tuple(map(tuple, ids)), []).append(index)
+    groups = _grouped(continuations)
     log_prob = np.full((len(unique), len(answers)), np.nan)
     first_logit = np.full((len(unique), len(answers)), np.nan, dtype=np.float32)
     top_token = np.full(len(unique), -1, dtype=np.int64)
+    ways = known_ways(model)
     with torch.inference_mode(), fast_modules(model):
-        run = _Run(model, token_budget, Progress(len(unique), "prompts scored", progress))
+        run = _Run(model, ways, token_budget, Progress(len(unique), "prompts scored", progress))
         for joined, members in groups.items():
             trie = build_trie(joined, answers)
             firsts = [ids[0] for ids in joined]
@@ -127,15 +125,13 @@ def score_answers(
 class _Run:
     """The forwards of one call: the way they are done, and what they cost."""
 
-    def __init__(self, model: Any, token_budget: int, progress: Progress) -> None:
+    def __init__(self, model: Any, ways: ExactWays, token_budget: int, progress: Progress) -> None:
         self.model, self.token_budget, self.progress = model, token_budget, progress
+        self.ways = ways
         self.device = model.get_input_embeddings().weight.device
-        on_cpu = self.device.type == "cpu"
-        self.pass_budget = min(token_budget, CPU_PASS_TOKENS) if on_cpu else token_budget
-        self.readout = Readout(model)
-        self.by_states = readout_is_exact(model, self.readout)
-        self.tree = find_tree(model, self.readout) if self.by_states else None
-        self.sharing: bool | None = None
+        self.on_cpu = self.device.type == "cpu"
+        self.pass_budget = min(token_budget, CPU_PASS_TOKENS) if self.on_cpu else token_budget
+        self.readout, self.by_states, self.tree = ways.find(model)
         self.tokens = 0
 
     def results(self, prompts: list[list[int]], trie: AnswerTrie, firsts: list[int]):
@@ -145,6 +141,10 @@ class _Run:
         window = attention_window(self.model)
         if self.tree and window and longest > window and not self.tree.windows_are_known():
             self.tree = None
+        if check_rotation(self.model, prompts, trie):
+            self.tree = None
+        # On other devices one attention over padded rows is faster than one per length.
+        self.packs = self.on_cpu and not trie.n_inner and (not window or longest <= window)
         wanted = sorted({token for _, token in trie.edges})
         tokens = torch.tensor(wanted, device=self.device)
         column = {token: index for index, token in enumerate(wanted)}
@@ -202,9 +202,7 @@ class _Run:
     def _tree_passes(self, prompts: list[list[int]], trie: AnswerTrie):
         assert self.tree is not None
         plan = plan_prompts(prompts, trie.n_inner, self.pass_budget)
-        if plan.shares and self.sharing is None:
-            self.sharing = sharing_is_exact(self.tree, self.readout)
-        if plan.shares and not self.sharing:
+        if plan.shares and not self.ways.shares():
             plan = plan_separately(prompts, trie.n_inner, self.pass_budget)
         todo = [(plan, Prefix())]
         while todo:
@@ -215,10 +213,26 @@ class _Run:
                 self.tokens += len(own)
             todo += [(further, prefix) for further in reversed(branch.branches)]
             for batch in branch.batches:
+                if self.packs and not prefix.n_tokens and not batch.stems and self.ways.packs():
+                    yield batch.rows, *self.tree.packed_states([prompts[r] for r in batch.rows])
+                    continue
                 starts = batch.starts(branch.stop)
                 suffixes = [prompts[row][start:] for row, start in zip(batch.rows, starts)]
                 stems = [prompts[row][branch.stop : stop] for row, stop in batch.stems]
                 yield batch.rows, *self.tree.states(suffixes, trie, prefix, stems, batch.stem_of)
+
+
+def _grouped(
+    continuations: Sequence[list[list[int]]],
+) -> dict[tuple[tuple[int, ...], ...], list[int]]:
+    """The prompts, by index, that the answers continue with the same tokens."""
+    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    same: dict[int, list[int]] = {}  # prompts that end in the same way share one list
+    for index, ids in enumerate(continuations):
+        if id(ids) not in same:
+            same[id(ids)] = groups.setdefault(tuple(map(tuple, ids)), [])
+        same[id(ids)].append(index)
+    return groups
 
 
 def _scores(

@@ -8,6 +8,8 @@ comes out are the states that the head would be given.
 from __future__ import annotations
 
 import inspect
+import itertools
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,9 +20,10 @@ from torch import Tensor, nn
 
 from interpflow.engine.passes.attention import StopForward, attention_configs
 from interpflow.engine.passes.hooks import replaced_forwards
+from interpflow.inference import segment_attention  # noqa: F401 (registers the attention)
 from interpflow.inference.answer_trie import AnswerTrie
 from interpflow.inference.batching import pad_right
-from interpflow.inference.segment_attention import KeysValues, SegmentPass, Stems
+from interpflow.inference.segment_pass import EqualRows, KeysValues, SegmentPass, Stems
 
 
 class TreeNotSupported(RuntimeError):
@@ -40,10 +43,11 @@ class TreeForward:
 
     Raises TreeNotSupported for a model that takes no position ids or whose attention is not the
     exchangeable one. That the results are right has to be proven: see `forward.tree_is_exact`.
+    It does not keep the model alive.
     """
 
     def __init__(self, model: Any) -> None:
-        self.model, self.head = model, model.get_output_embeddings()
+        self._model, self.head = weakref.ref(model), model.get_output_embeddings()
         if "position_ids" not in inspect.signature(model.forward).parameters:
             raise TreeNotSupported("the model takes no position ids")
         if self.head is None:
@@ -56,6 +60,14 @@ class TreeForward:
         if not self.n_layers:
             raise TreeNotSupported("its attention is not exchangeable")
         self.last_block = _last_block(model, probe.modules[-1])
+
+    @property
+    def model(self) -> Any:
+        """The model, which has to exist still."""
+        model = self._model()
+        if model is None:
+            raise ReferenceError("the model of this answer tree is gone")
+        return model
 
     def windows_are_known(self) -> bool:
         """Whether each layer that the configuration limits to a window says so when it runs."""
@@ -119,6 +131,21 @@ class TreeForward:
         assert found is not None
         return found, n_tokens + ids.numel()
 
+    def packed_states(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, int]:
+        """States [row, 1, d] before the vocabulary head at the end of each row; and tokens run.
+
+        Nothing is run for padding. Rows of equal length have to stand side by side, and no row may
+        be longer than a window of the model.
+        """
+        lengths = torch.tensor([len(row) for row in rows])
+        ids = torch.tensor([list(itertools.chain.from_iterable(rows))], device=self.device)
+        positions = torch.cat([torch.arange(n) for n in lengths.tolist()])[None]
+        ends = (lengths.cumsum(0) - 1)[None].to(self.device)
+        run = SegmentPass(positions.to(self.device), packed=_equal_rows(lengths.tolist()))
+        found = self._forward(ids, run, ends)
+        assert found is not None
+        return found.transpose(0, 1), ids.numel()
+
     def _keys_values(self, rows: Sequence[Sequence[int]], prefix: Prefix) -> KeysValues:
         """Keys and values of rows that continue the prefix; the last block goes no further."""
         ids = pad_right(rows, 0, self.device)
@@ -160,6 +187,15 @@ class TreeForward:
             raise TreeNotSupported("the model does not reach its vocabulary head")
         states = given[0].reshape(*ids.shape, -1)
         return states.gather(1, places[:, :, None].expand(-1, -1, states.shape[2]))
+
+
+def _equal_rows(lengths: Sequence[int]) -> list[EqualRows]:
+    found, start, first = [], 0, 0
+    for length, group in itertools.groupby(lengths):
+        n = len(list(group))
+        found.append(EqualRows(start, first, n, length))
+        start, first = start + n * length, first + n
+    return found
 
 
 def _tree_visible(trie: AnswerTrie, lengths: Tensor, width: int) -> Tensor:
