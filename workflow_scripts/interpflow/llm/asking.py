@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from interpflow.config.llm import LlmSettings, RoleModel
+from interpflow.config.model import ModelSettings
 from interpflow.errors import UserError
 from interpflow.llm import reasons
 from interpflow.llm.answer_checks import check_schema
@@ -25,9 +26,17 @@ from interpflow.llm.terms import GRACE_S, Terms
 from interpflow.llm.whole_batches import buy_whole
 
 
-def answer(asks: Sequence[Ask], role: RoleModel, llm: LlmSettings, *, purpose: str) -> list[Answer]:
+def answer(
+    asks: Sequence[Ask],
+    role: RoleModel,
+    llm: LlmSettings,
+    *,
+    purpose: str,
+    models: Mapping[str, ModelSettings] | None = None,
+) -> list[Answer]:
     """The answers to the asks, in their order: read from the store, and what it lacks bought.
 
+    models: those of the config, of which the provider `local` runs one.
     purpose: what the answers are for, in a few words, for progress lines. An answer's outcome is
     ok, truncated or refusal; invalid or error only within `llm.max_failed_share`.
 
@@ -35,7 +44,7 @@ def answer(asks: Sequence[Ask], role: RoleModel, llm: LlmSettings, *, purpose: s
     service that refuses or stays silent, more failures than allowed. Everything bought is kept, and
     the same call again continues.
     """
-    return answer_with(open_provider(role), asks, role, llm, purpose=purpose)
+    return answer_with(open_provider(role, models), asks, role, llm, purpose=purpose)
 
 
 def answer_with(
