@@ -21,7 +21,7 @@ class CountingLlmData(Settings):
         default=5, ge=1, le=50, description="rounds of generate, validate, refill"
     )
     max_word_uses: int = Field(
-        default=10, ge=1, le=MAX_ITEMS, description="lists of a category that may share a word"
+        default=30, ge=1, le=MAX_ITEMS, description="lists of a category that may share a word"
     )
     gold_words: int = Field(
         default=100,
