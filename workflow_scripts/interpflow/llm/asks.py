@@ -39,7 +39,8 @@ class Ask:
     most one of the two is given. `item` is the same question in machine-readable form, with the key
     "task": what the offline algorithms read. It is never sent to a service and is no part of the
     request's key. `id` is the caller's own name for the ask: answers are joined by it, never by
-    position.
+    position. `tool_choice` is "auto", "any" (some tool must be called), "none", or the name of the
+    tool that must be called.
     """
 
     id: str
@@ -51,3 +52,4 @@ class Ask:
     max_tokens: int = 1024
     sample: int = 0
     item: Mapping[str, Any] = field(default_factory=dict)
+    tool_choice: str = "auto"

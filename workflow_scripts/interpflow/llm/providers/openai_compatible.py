@@ -1,0 +1,90 @@
+"""Chat completions through the openai SDK: OpenAI, vLLM, llama.cpp, Gemini's endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from interpflow.config.llm import RoleModel
+from interpflow.llm.answers import RawResponse, Reading
+from interpflow.llm.asks import Ask
+from interpflow.llm.openai_wire import chat_body, chat_reading
+from interpflow.llm.requests import Request, canonical_body
+from interpflow.llm.sdk_calls import attempt, checked_base_url, http_client, key_in, posted
+
+OPENAI = "api.openai.com"
+KEY_VARIABLE = "OPENAI_API_KEY"
+COMPLETIONS = "/chat/completions"
+# What a server's chat template adds around a prompt for tools and structured output, at most.
+HIDDEN_TOKENS = 1500
+CLOSES_WITHIN_S = 60.0
+
+
+def provider(settings: RoleModel) -> OpenAICompatibleProvider:
+    """A key is needed where `api_key_env` names one, and for OpenAI itself.
+
+    OPENAI_API_KEY goes to OpenAI only: any other host gets the key that is named for it, or none.
+    Raises UserError for a missing key or an address that is none.
+    """
+    where = "llm.roles, provider openai_compatible"
+    host = checked_base_url(settings.base_url or "", f"{where}, base_url")
+    variable = settings.api_key_env or (KEY_VARIABLE if urlsplit(host).hostname == OPENAI else "")
+    key = key_in(variable, f"{where}, api_key_env") if variable else ""
+    return OpenAICompatibleProvider(settings, host, key)
+
+
+class OpenAICompatibleProvider:
+    """One model at one server. Its connections belong to the event loop that first sends."""
+
+    stored = True
+    priced = True
+
+    def __init__(self, settings: RoleModel, host: str, key: str) -> None:
+        self.model = settings.model or ""
+        self.host = host
+        self._longest = settings.max_tokens
+        self._key = key
+        self._opened: Any = None
+        # OpenAI's reasoning models refuse the old name; other servers may not know the new one.
+        new = urlsplit(host).hostname == OPENAI
+        self._limit_name = "max_completion_tokens" if new else "max_tokens"
+
+    def request(self, ask: Ask) -> Request:
+        body = canonical_body(chat_body(ask, self.model, self._longest, self._limit_name))
+        return Request(
+            "openai_compatible", self.model, COMPLETIONS, self.host, "", (), body, ask.sample
+        )
+
+    async def send(self, request: Request, timeout_s: float) -> RawResponse:
+        import openai
+
+        headers = {} if self._key else {"Authorization": openai.omit}
+        return await posted(
+            self._client(), COMPLETIONS, request.body, self.host, timeout_s, headers
+        )
+
+    def read(self, raw: RawResponse) -> Reading:
+        return chat_reading(raw)
+
+    def estimated_input_tokens(self, request: Request) -> int:
+        """A bound that holds for any text: no tokenizer makes more tokens than bytes. For prose it
+        is about four times too much."""
+        return len(request.body) + HIDDEN_TOKENS
+
+    async def close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await attempt(opened.close, self.host, CLOSES_WITHIN_S)
+
+    def _client(self) -> Any:
+        if self._opened is None:
+            import openai
+
+            self._opened = openai.AsyncOpenAI(
+                # Without a key the header is left out of every call; the SDK wants some text.
+                api_key=self._key or "none",
+                base_url=self.host,
+                max_retries=0,
+                http_client=http_client(openai),
+            )
+        return self._opened

@@ -1,0 +1,31 @@
+"""Values in a service's JSON taken for what they should be, and for nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interpflow.llm.answers import RawResponse, Reading
+from interpflow.llm.service_failures import request_id_in
+
+LONGEST_NAME = 200
+
+
+def whole_number(value: Any) -> int:
+    """A count; 0 for anything else."""
+    fit = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    return value if fit else 0
+
+
+def model_name(value: Any) -> str:
+    """The name of a model; "" for anything else."""
+    fit = isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_NAME
+    return value if fit else ""
+
+
+def without_surrogates(text: str) -> str:
+    """Lone halves of surrogate pairs, which JSON allows and no file takes, as U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def unreadable(raw: RawResponse, why: str) -> Reading:
+    return Reading("error", request_id=request_id_in(raw.headers), why=why)
