@@ -80,8 +80,10 @@ class Buyer:
         await self.pace.enter(load)
         try:
             try:
-                self.stop.check()
                 await self._reserve(request, bound)
+                self.stop.check()
+                # From here on its reservation is given back only by what comes of the call.
+                self._reserved.discard(request.key)
                 self.busy.add(task)
                 self.progress.in_flight += 1
                 got = await self._send(request, bound, n_tries)
@@ -125,7 +127,7 @@ class Buyer:
         if terms.ledger is not None:
             await terms.ledger.do(lambda books: settle(books, terms, draw, n_tries))
         question.draws.append(draw)
-        self._free(request)
+        self._room.set()
         self.progress.paid(draw.reading.usage, draw.cost_usd)
 
     async def _note(
@@ -138,14 +140,14 @@ class Buyer:
             await self._spend(request, bound)
         elif ledger is not None and bound:
             await ledger.do(lambda books: books.budget.release(request.key))
-        self._free(request)
+        self._room.set()
 
     async def _spend(self, request: Request, bound: float) -> None:
         """Count the whole reservation as spent: whether it was cannot be known."""
         if self.terms.ledger is not None and bound:
             await self.terms.ledger.do(lambda books: books.budget.presume_spent(request.key))
             self.progress.cost_usd += bound
-        self._free(request)
+        self._room.set()
 
     async def _reserve(self, request: Request, bound: float) -> None:
         """Back when the cap holds the most that this call can cost."""
@@ -164,10 +166,6 @@ class Buyer:
             self._room.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), ROOM_POLL_S)
-
-    def _free(self, request: Request) -> None:
-        self._reserved.discard(request.key)
-        self._room.set()
 
     def _bound(self, load: Load) -> float:
         price = self.terms.price
