@@ -28,6 +28,7 @@ from interpflow.inference.forward import (
     row_logits,
     row_states,
 )
+from interpflow.inference.freed_memory import keep_freed_memory
 from interpflow.inference.prompt_tree import plan_prompts, plan_separately
 from interpflow.inference.readout import LOGIT_BYTES, Reading, read_logits
 from interpflow.inference.tree_forward import Prefix
@@ -131,6 +132,8 @@ class _Run:
         self.device = model.get_input_embeddings().weight.device
         self.on_cpu = self.device.type == "cpu"
         self.pass_budget = min(token_budget, CPU_PASS_TOKENS) if self.on_cpu else token_budget
+        if self.on_cpu:
+            keep_freed_memory()
         self.readout, self.by_states, self.tree = ways.find(model)
         self.tokens = 0
 
