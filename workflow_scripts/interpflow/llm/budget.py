@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from interpflow.llm import reservations
 from interpflow.llm.reservations import NANO, Money, nano
@@ -36,6 +37,17 @@ class Budget:
         with self._store.together() as connection:
             return reservations.reserve(
                 connection, key, nano(usd), self._cap, self._store.living.me
+            )
+
+    def reserve_many(self, usd: Mapping[str, float], holder: str) -> set[str]:
+        """Reserve for as many keys, in their order, as the cap allows; those that it allows.
+
+        `holder` is in place of this process: the reservations outlive it.
+        """
+        self._store.require_room()
+        with self._store.together() as connection:
+            return reservations.reserve_many(
+                connection, {key: nano(each) for key, each in usd.items()}, self._cap, holder
             )
 
     def settle(self, key: str, usd: float) -> None:

@@ -5,9 +5,10 @@ All functions run within a transaction of the store, so the sums always agree wi
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 NANO = 1_000_000_000
@@ -52,6 +53,31 @@ def reserve(connection: sqlite3.Connection, key: str, amount: int, cap: int, pro
     connection.execute("INSERT INTO reservations VALUES (?, ?, ?)", (key, amount, process))
     connection.execute("UPDATE money SET reserved = reserved + ?", (amount,))
     return True
+
+
+def reserve_many(
+    connection: sqlite3.Connection, amounts: Mapping[str, int], cap: int, holder: str
+) -> set[str]:
+    """`reserve` for each key in order until the cap is met; the keys that got one."""
+    room = cap - money(connection).committed
+    fitting: dict[str, int] = {}
+    for key, amount in amounts.items():
+        if amount > room:
+            break
+        room -= amount
+        fitting[key] = amount
+    held = connection.execute(
+        "SELECT key FROM reservations WHERE key IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(fitting)),),
+    ).fetchall()
+    for (key,) in held:
+        presume_spent(connection, key)
+    connection.executemany(
+        "INSERT INTO reservations VALUES (?, ?, ?)",
+        [(key, amount, holder) for key, amount in fitting.items()],
+    )
+    connection.execute("UPDATE money SET reserved = reserved + ?", (sum(fitting.values()),))
+    return set(fitting)
 
 
 def drop(connection: sqlite3.Connection, key: str) -> int:

@@ -186,17 +186,18 @@ class Store:
                 ),
             )  # fmt: skip
 
-    def claim(self, keys: Iterable[str], owner: str) -> set[str]:
+    def claim(self, keys: Iterable[str], owner: str, *, beside_batches: bool = False) -> set[str]:
         """The keys that are now this owner's to buy; the others are being bought elsewhere.
 
         Never a key that has a response, of whatever outcome: look for it again. Leases of dead
         processes are taken over. Raises UserError for keys that wait in a batch that nobody is
-        collecting, and if the disk is too full to keep an answer.
+        collecting (unless `beside_batches`: they are left out then), and if the disk is too full
+        to keep an answer.
         """
         self.require_room()
         keys = list(keys)
         with self.together() as connection:
-            if leases.in_abandoned_batches(connection, keys, self.living):
+            if not beside_batches and leases.in_abandoned_batches(connection, keys, self.living):
                 raise UserError(
                     "requests of this role wait in a batch that an earlier run sent",
                     where="llm.roles: batch",
