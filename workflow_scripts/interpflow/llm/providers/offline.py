@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Sequence
 
 from interpflow.config.llm import RoleModel
 from interpflow.errors import UserError
@@ -61,10 +62,10 @@ class OfflineProvider:
         )
 
     async def send(self, request: Request, timeout_s: float) -> RawResponse:
-        started = time.time()
-        answer = ALGORITHMS[request.endpoint](request.content, request.sample)
-        body = canonical_body({"answer": answer, "model": request.model})
-        return RawResponse(body=body, sent_at=started, received_at=time.time())
+        return _response(request)
+
+    def send_all(self, requests: Sequence[Request]) -> Iterator[tuple[Request, RawResponse]]:
+        return ((request, _response(request)) for request in requests)
 
     def read(self, raw: RawResponse) -> Reading:
         try:
@@ -80,6 +81,13 @@ class OfflineProvider:
 
     async def close(self) -> None:
         return None
+
+
+def _response(request: Request) -> RawResponse:
+    started = time.time()
+    answer = ALGORITHMS[request.endpoint](request.content, request.sample)
+    body = canonical_body({"answer": answer, "model": request.model})
+    return RawResponse(body=body, sent_at=started, received_at=time.time())
 
 
 def model_of(task: str) -> str:
