@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import time
@@ -75,6 +76,10 @@ def http_client(sdk: Any) -> Any:
     """
     import httpx2
 
+    # A line for every call at INFO would drown the progress lines; a level that was set stays.
+    calls = logging.getLogger("httpx2")
+    if calls.level == logging.NOTSET:
+        calls.setLevel(logging.WARNING)
     return sdk.DefaultAsyncHttpxClient(
         limits=httpx2.Limits(
             max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS
