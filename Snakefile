@@ -30,6 +30,10 @@ localrules:
     clean_tmp,
 
 
+onstart:
+    check_start(SETTINGS, {job.rule.name for job in workflow.dag.needrun_jobs()})
+
+
 rule all:
     default_target: True
     input:

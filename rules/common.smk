@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow_scripts"))
 
-from interpflow.workflow.parse import parse_settings
+from interpflow.workflow.parse import check_start, parse_settings
 from interpflow.workflow.plan import (
     lexicon_files,
     model_files,

@@ -43,7 +43,9 @@ def check_purchase(config: Config) -> None:
             open_provider(player.settings)
         except UserError as error:
             raise UserError(
-                error.what, where=f"{player.key}: {error.where}", remedy=error.remedy
+                error.what,
+                where=f"{player.key}, {error.where.removeprefix('llm.roles, ')}",
+                remedy=error.remedy,
             ) from None
     if services and config.llm.max_cost_usd is None:
         table = _table(config)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from interpflow.config.load import parse_config
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
+from interpflow.llm.preflight import check_purchase, check_services
+from interpflow.llm.roles import check_roles
 from interpflow.workflow.checks import check_disk, check_inputs
 from interpflow.workflow.plan import Plan
+
+# Rules whose jobs ask language models.
+ASKING_RULES = frozenset({"counting_writing", "counting_judging"})
 
 
 def parse_settings(raw: Mapping[str, Any]) -> tuple[Config, Plan]:
@@ -19,8 +24,26 @@ def parse_settings(raw: Mapping[str, Any]) -> tuple[Config, Plan]:
     try:
         config = parse_config(raw, where="config.yaml (with --configfile and --config)")
         check_inputs(config)
+        check_roles(config)
+        check_services(config)
         check_disk(Path.cwd())
         return config, Plan(config)
     except UserError as error:
-        print(f"interpflow: {error}", file=sys.stderr)
-        sys.exit(1)
+        _stop(error)
+
+
+def check_start(config: Config, rules: Iterable[str]) -> None:
+    """Before the first job: what the rules that will run need beyond what all of them need.
+
+    A key and a cap are asked for when something will be bought, not for an estimate or a report.
+    """
+    try:
+        if not ASKING_RULES.isdisjoint(rules):
+            check_purchase(config)
+    except UserError as error:
+        _stop(error)
+
+
+def _stop(error: UserError) -> NoReturn:
+    print(f"interpflow: {error}", file=sys.stderr)
+    sys.exit(1)
