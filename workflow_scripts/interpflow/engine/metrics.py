@@ -7,8 +7,8 @@ besides which tokens it reads, so that a sweep need not compute the logits of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -84,13 +84,19 @@ def kl_metric(reference_log_probs: Tensor) -> Metric:
     """
 
     def metric(logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
-        log_q = logits.double().log_softmax(dim=-1)
-        log_p = reference_log_probs[pair_index.to(reference_log_probs.device)].to(log_q)
-        # A token the reference gives no probability adds nothing, whatever log 0 does.
-        terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
-        return {"kl": terms.sum(dim=-1)}
+        log_p = reference_log_probs[pair_index.to(reference_log_probs.device)]
+        return {"kl": kl_from(log_p, logits)}
 
     return metric
+
+
+def kl_from(reference_log_probs: Tensor, logits: Tensor) -> Tensor:
+    """KL(reference || softmax(logits)) per row, float64 [rows], of [rows, vocab] each."""
+    log_q = logits.double().log_softmax(dim=-1)
+    log_p = reference_log_probs.to(log_q)
+    # A token the reference gives no probability adds nothing, whatever log 0 does.
+    terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
+    return terms.sum(dim=-1)
 
 
 def logit_diff_metric(
@@ -116,7 +122,8 @@ def expected_value_metric(
         z = logits.double()
         return {name: z.softmax(dim=-1) @ values.to(z.device)}
 
-    return ColumnMetric(function, torch.tensor(list(candidate_ids), dtype=torch.int64))
+    columns = torch.tensor(list(candidate_ids), dtype=torch.int64)
+    return ColumnMetric(function, columns, {name: float(values.max() - values.min())})
 
 
 def probability_metric(correct_ids: Sequence[int], name: str = "probability") -> Metric:
@@ -137,17 +144,15 @@ def combine_metrics(*metrics: Metric) -> Metric:
     columns = [metric for metric in metrics if isinstance(metric, ColumnMetric)]
     if len(columns) == len(metrics) > 0:
         return _combined_columns(columns)
+    return CombinedMetric(metrics)
 
-    def metric(logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for part in metrics:
-            for name, values in part(logits, pair_index).items():
-                if name in found:
-                    raise UserError(f"two metrics are named {name!r}", where="metrics")
-                found[name] = values
-        return found
 
-    return metric
+def value_spans(metric: Metric) -> dict[str, float]:
+    """Name -> largest minus smallest of the numbers that a metric averages, where it says so."""
+    if isinstance(metric, ColumnMetric):
+        return dict(metric.spans)
+    parts = metric.parts if isinstance(metric, CombinedMetric) else ()
+    return {name: span for part in parts for name, span in value_spans(part).items()}
 
 
 def _combined_columns(metrics: Sequence[ColumnMetric]) -> ColumnMetric:
@@ -166,16 +171,35 @@ def _combined_columns(metrics: Sequence[ColumnMetric]) -> ColumnMetric:
                 found[name] = values
         return found
 
-    return ColumnMetric(function, torch.cat(tables, dim=-1))
+    spans = {name: span for part in metrics for name, span in part.spans.items()}
+    return ColumnMetric(function, torch.cat(tables, dim=-1), spans)
+
+
+@dataclass(frozen=True, eq=False)
+class CombinedMetric:
+    """The values of all parts; two of the same name raise UserError."""
+
+    parts: tuple[Metric, ...]
+
+    def __call__(self, logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for part in self.parts:
+            for name, values in part(logits, pair_index).items():
+                if name in found:
+                    raise UserError(f"two metrics are named {name!r}", where="metrics")
+                found[name] = values
+        return found
 
 
 @dataclass(frozen=True, eq=False)
 class ColumnMetric:
     """A metric of a few logits. columns: int64 [n], the same tokens for all pairs, or [pair, n];
-    function(logits [rows, n], pair_index [rows]) gets the logits of these tokens in this order."""
+    function(logits [rows, n], pair_index [rows]) gets the logits of these tokens in this order.
+    spans: name -> largest minus smallest of the numbers that the metric averages, if it does."""
 
     function: Metric
     columns: Tensor
+    spans: Mapping[str, float] = field(default_factory=dict)
 
     def tokens(self, pair_index: Tensor) -> Tensor:
         """Tokens read for these rows: [n] or [rows, n]."""

@@ -9,18 +9,20 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from interpflow.engine.metrics import DISCRETE_METRICS
+from interpflow.engine.metrics import DISCRETE_METRICS, value_spans
+from interpflow.engine.sweeps.audit_limits import largest_change
 from interpflow.engine.sweeps.collect import Collected
 from interpflow.engine.sweeps.plan import Groups, Row, canonical
 from interpflow.engine.sweeps.result import Audit
 from interpflow.engine.sweeps.setting import SweepSetting
 from interpflow.engine.sweeps.whole_rows import run_whole_rows
 
-# Largest difference allowed, relative to the largest logit. A float32 sum taken in another order
+# Largest error of a logit allowed, relative to the largest. A float32 sum taken in another order
 # moves a logit by less than 1e-5 of that; bfloat16 keeps three digits.
 TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-5}
 LOW_PRECISION_TOLERANCE = 0.1
-AUDITED_PAIRS = 4
+# Pairs that are always drawn from, and at most: each costs two whole passes of its own.
+FEWEST_PAIRS, MOST_PAIRS = 4, 64
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
@@ -35,11 +37,13 @@ def audit_sweep(
     share: float,
 ) -> Audit:
     """Compare `values` [pair, site, group] with whole passes at a share of all (site, group)
-    cells, one pair drawn for each; cells that were not run because they cannot change anything
-    are among them. Raises RuntimeError when a value is off."""
-    rows = _drawn(setting, groups, share)
+    cells, one pair for each, pairs dealt evenly (see `audited_rows`); cells that were not run
+    because they cannot change anything are among them. What a difference may be follows from the
+    metric (`audit_limits`). Raises RuntimeError when a value is off."""
+    rows = audited_rows(setting, groups, share)
+    limit = tolerance_of(setting.model.dtype)
     if not rows:
-        return Audit(share, 0, 0.0, 0.0, 0.0, 1.0)
+        return Audit(share, 0, 0, 0.0, 0.0, limit, 1.0)
     oracle = replace(setting, path="full")
     out = Collected((len(setting.base_ids), len(setting.sites), len(groups[0])))
     by_length: dict[int, list[Row]] = {}
@@ -50,18 +54,24 @@ def audit_sweep(
         run_whole_rows(oracle, out, pairs, mine, lambda _n: None)
     first = [setting.base_ids[rows[0].pair]]
     logit_scale = float(setting.model.last_logits(first).abs().max()) or 1.0
-    limit = tolerance_of(setting.model.dtype)
-    worst, where = 0.0, ""
+    cells = tuple(np.array([(row.pair, row.site_index, row.group) for row in rows]).T)
+    worst, relative, where = 0.0, 0.0, ""
     for name, slow in out.values.items():
         if name in DISCRETE_METRICS:  # a tie may fall either way
             continue
-        for row in rows:
-            cell = (row.pair, row.site_index, row.group)
-            gap = abs(float(values[name][cell]) - float(slow[cell]))
-            if not gap <= worst:  # NaN is the worst of all
-                worst = gap if gap == gap else math.inf
-                where = f"{name} at {setting.sites[row.site_index]}, pair {row.pair}"
-    audit = Audit(share, len(rows), worst, worst / logit_scale, limit, logit_scale)
+        gaps = np.abs(values[name][cells] - slow[cells])
+        gaps = np.where(np.isnan(gaps), math.inf, gaps)  # NaN is the worst of all
+        allowed = largest_change(
+            name, slow[cells], limit * logit_scale, value_spans(setting.metric)
+        )
+        ratios = gaps / allowed
+        worst = max(worst, float(gaps.max()))
+        i = int(ratios.argmax())
+        if limit * ratios[i] > relative:
+            relative = limit * float(ratios[i])
+            where = f"{name} at {setting.sites[rows[i].site_index]}, pair {rows[i].pair}"
+    n_pairs = len({row.pair for row in rows})
+    audit = Audit(share, len(rows), n_pairs, worst, relative, limit, logit_scale)
     if not audit.relative <= limit:
         raise RuntimeError(
             f"the sweep misses the model's own pass by {audit.relative:.3g} of the logits' scale "
@@ -70,20 +80,29 @@ def audit_sweep(
     return audit
 
 
-def _drawn(setting: SweepSetting, groups: Groups, share: float) -> list[Row]:
+def audited_rows(setting: SweepSetting, groups: Groups, share: float) -> list[Row]:
+    """A random `share` of the (site, group) cells, each in one pair; the pairs take turns in random
+    order. Where there are more pairs than cells drawn, cells are drawn again until MOST_PAIRS have
+    had one. Pairs are left out where their own two passes would make the audit dearer than about
+    `share` of the sweep by whole passes (never fewer than FEWEST_PAIRS)."""
     generator = np.random.default_rng(np.random.SeedSequence([setting.seed, 0xA0D17]))
-    # Few pairs: each costs two whole passes of its own.
-    some = generator.permutation(len(groups))[:AUDITED_PAIRS].tolist()
+    n_pairs, n_layers = len(groups), setting.model.n_layers
     cells = [(s, g) for s in range(len(setting.sites)) for g in range(len(groups[0]))]
     n = min(len(cells), max(1, math.ceil(share * len(cells))))
-    n_layers = setting.model.n_layers
+    # A row of its own and two passes for each pair.
+    affordable = int(share * n_pairs * len(cells)) // 3
+    n_chosen = min(n_pairs, max(FEWEST_PAIRS, min(affordable, max(n, MOST_PAIRS))))
+    chosen = generator.permutation(n_pairs)[:n_chosen].tolist()
+    drawn = generator.choice(len(cells), size=n, replace=False).tolist()
+    if n_chosen > n and affordable >= n_chosen:
+        drawn += generator.choice(len(cells), size=n_chosen - n).tolist()
     rows: list[Row] = []
-    for index in sorted(generator.choice(len(cells), size=n, replace=False).tolist()):
+    for number, index in enumerate(drawn):
         s, g = cells[index]
-        having = [pair for pair in some if groups[pair][g]]
-        if having:
-            pair = having[int(generator.integers(len(having)))]
+        turn = number % n_chosen
+        pair = next((p for p in chosen[turn:] + chosen[:turn] if groups[p][g]), None)
+        if pair is not None:
             positions: Sequence[int] = groups[pair][g] or ()
             place = canonical(setting.sites[s], n_layers)
             rows.append(Row(pair, s, g, place, tuple(sorted(positions))))
-    return rows
+    return sorted(rows, key=lambda row: (row.pair, row.site_index, row.group))

@@ -21,6 +21,11 @@ from interpflow.errors import UserError
 PASS_LOGITS = 2**25
 
 
+def logit_rows(model: Model) -> int:
+    """Rows of logits of the whole vocabulary that may be held at once."""
+    return max(1, PASS_LOGITS // model.vocab_size)
+
+
 def measured(metric: Metric, logits: Tensor, pairs: Sequence[int]) -> dict[str, np.ndarray]:
     """The metric's values as float64 [rows], for logits [rows, vocab]."""
     # A model may rule tokens out by a logit of minus infinity.
@@ -38,7 +43,7 @@ def measured_residuals(
     _check_finite(residuals.isfinite().all(dim=-1), pairs)
     step = len(pairs)
     if not isinstance(metric, ColumnMetric):
-        step = max(1, PASS_LOGITS // model.vocab_size)
+        step = logit_rows(model)
     parts = []
     with torch.no_grad():
         for start in range(0, len(pairs), step):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,12 +12,13 @@ from interpflow.engine.metrics import (
     ColumnMetric,
     Metric,
     combine_metrics,
-    kl_metric,
+    kl_from,
     logit_diff_metric,
     probability_metric,
 )
 from interpflow.engine.model import Model
 from interpflow.engine.pairs import TokenPair
+from interpflow.engine.sweeps.collect import logit_rows
 from interpflow.errors import UserError
 
 # Answers that a metric needs.
@@ -54,8 +56,7 @@ def pair_metric(
         elif name == "probability":
             parts.append(probability_metric([p.answers[0] for p in pairs]))
         elif name == "kl":
-            logits = model.last_logits(donor_ids, batch_tokens=batch_tokens)
-            parts.append(kl_metric(logits.log_softmax(dim=-1)))
+            parts.append(DonorKL(model, donor_ids, batch_tokens))
         else:
             parts.append(_expected_value(pairs))
     return combine_metrics(*parts)
@@ -82,4 +83,38 @@ def _expected_value(pairs: Sequence[TokenPair]) -> Metric:
         z = logits.double().masked_fill(~real[rows].to(logits.device), float("-inf"))
         return {"expected_value": (z.softmax(dim=-1) * values[rows].to(z.device)).sum(dim=-1)}
 
-    return ColumnMetric(function, columns)
+    span = max(max(pair.values or ()) - min(pair.values or ()) for pair in pairs)
+    return ColumnMetric(function, columns, {"expected_value": float(span)})
+
+
+@dataclass(eq=False)
+class DonorKL:
+    """`kl`: KL(donor's own run || patched run) in nats. The donors' log-probabilities are taken
+    when first asked for, and those of about as many pairs kept as a sweep takes at a time
+    (`logit_rows`), so that memory does not grow with the number of pairs.
+
+    kept: pair -> log-probabilities [vocab], the longest kept first.
+    """
+
+    model: Model
+    donor_ids: Sequence[Sequence[int]]
+    batch_tokens: int
+    kept: dict[int, Tensor] = field(default_factory=dict)
+
+    def __call__(self, logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
+        asked = pair_index.tolist()
+        self._take(sorted(set(asked)))
+        return {"kl": kl_from(torch.stack([self.kept[pair] for pair in asked]), logits)}
+
+    def _take(self, pairs: Sequence[int]) -> None:
+        missing = [pair for pair in pairs if pair not in self.kept]
+        if not missing:
+            return
+        surplus = len(self.kept) + len(missing) - logit_rows(self.model)
+        for pair in [pair for pair in self.kept if pair not in pairs][: max(0, surplus)]:
+            del self.kept[pair]
+        ids = [self.donor_ids[pair] for pair in missing]
+        logits = self.model.last_logits(ids, batch_tokens=self.batch_tokens)
+        # Rows of their own, so that each can be let go of.
+        rows = (row.clone() for row in logits.log_softmax(dim=-1))
+        self.kept.update(zip(missing, rows))

@@ -12,11 +12,13 @@ from interpflow.engine.sites import Site
 
 @dataclass(frozen=True)
 class Audit:
-    """share of cells asked for, cells compared, the largest difference of a metric, absolute and
-    relative to the largest logit, and what was allowed."""
+    """share of cells asked for, cells compared and pairs that they are of; the largest difference
+    of a metric; the error of a logit, relative to the largest, that would explain the least
+    explicable difference (see `audit_limits`), and what was allowed of it."""
 
     share: float
     n_cells: int
+    n_pairs: int
     worst: float
     relative: float
     limit: float

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from interpflow.engine.metrics import Metric
+from interpflow.engine.metrics import ColumnMetric, Metric
 from interpflow.engine.model import DEFAULT_BATCH_TOKENS, Model
 from interpflow.engine.passes.fast_modules import fast_modules
 from interpflow.engine.sites import Site
 from interpflow.engine.sweeps.audit import audit_sweep
-from interpflow.engine.sweeps.collect import Collected
+from interpflow.engine.sweeps.collect import Collected, logit_rows
 from interpflow.engine.sweeps.donors import DONORS
 from interpflow.engine.sweeps.joined_rows import run_joined_rows
-from interpflow.engine.sweeps.path import joining_blocks
+from interpflow.engine.sweeps.path import foreign_hook, joining_blocks, sweep_path
 from interpflow.engine.sweeps.plan import Groups, check_pairs, plan_rows
 from interpflow.engine.sweeps.result import SweepResult
 from interpflow.engine.sweeps.setting import SweepSetting
@@ -70,7 +70,9 @@ def sweep_sites(
     if donor not in DONORS:
         raise UserError(f"unknown donor {donor!r}", remedy=f"use one of {', '.join(DONORS)}")
     blocks = joining_blocks(model) if fast else None
-    path = "joining" if blocks is not None else model.fastest_path if fast else "full"
+    path = "joining" if blocks is not None else sweep_path(model) if fast else "full"
+    # A hook of somebody else may make anything depend on anything.
+    skip = fast and foreign_hook(model.module) is None
     setting = SweepSetting(
         model, base_ids, donor_ids, tuple(sites), metric, batch_tokens, path, donor, seed,
         donor_positions,
@@ -100,7 +102,7 @@ def sweep_sites(
         for length in sorted({len(row) for row in base_ids}):
             for pairs in _chunks(setting, length):
                 rows = plan_rows(
-                    pairs, base_ids, views, sites, groups, n_layers=model.n_layers, skip=fast
+                    pairs, base_ids, views, sites, groups, n_layers=model.n_layers, skip=skip
                 )
                 before = done
                 if blocks is not None:
@@ -116,7 +118,8 @@ def sweep_sites(
 
 
 def _chunks(setting: SweepSetting, length: int) -> Iterator[list[int]]:
-    """Pairs of one length, few enough for their states to fit in CHUNK_BYTES."""
+    """Pairs of one length, few enough for their states to fit in CHUNK_BYTES (and for a row of all
+    logits each, where the metric may keep one)."""
     model = setting.model
     pairs = [i for i, row in enumerate(setting.base_ids) if len(row) == length]
     # Neighbours in this order share the most first tokens.
@@ -129,6 +132,8 @@ def _chunks(setting: SweepSetting, length: int) -> Iterator[list[int]]:
     # Residuals and keys and values of the base; each site's states of base and donor.
     width = model.n_layers * (model.d_model + kv) + 2 * (heads + others)
     size = max(1, CHUNK_BYTES // (length * width * model.dtype.itemsize))
+    if not isinstance(setting.metric, ColumnMetric):
+        size = min(size, logit_rows(model))
     for start in range(0, len(pairs), size):
         yield pairs[start : start + size]
 

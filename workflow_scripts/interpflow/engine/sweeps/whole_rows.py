@@ -16,7 +16,7 @@ from torch import Tensor
 from interpflow.engine.passes.forward import KeysValues, Resume, run_forward
 from interpflow.engine.passes.recorder import Edit
 from interpflow.engine.sites import Site
-from interpflow.engine.sweeps.collect import PASS_LOGITS, Collected, measured
+from interpflow.engine.sweeps.collect import Collected, logit_rows, measured
 from interpflow.engine.sweeps.donors import aligned_values, donor_values
 from interpflow.engine.sweeps.plan import Row
 from interpflow.engine.sweeps.setting import SweepSetting, concatenated, last_places
@@ -49,7 +49,7 @@ def _start_layer(site: Site, n_layers: int) -> int:
 
 def _row_chunks(setting: SweepSetting, rows: list[Row], length: int) -> Iterator[list[Row]]:
     """Rows for one pass each; rows are ordered by first position, which all of a pass start at."""
-    most = max(1, PASS_LOGITS // setting.model.vocab_size)
+    most = logit_rows(setting.model)
     start = 0
     while start < len(rows):
         first = rows[start].positions[0] if setting.path == "resume+prefix" else 0
