@@ -15,6 +15,8 @@ from interpflow.llm import reasons
 from interpflow.llm.answer_checks import check_schema
 from interpflow.llm.answers import Answer
 from interpflow.llm.asks import Ask
+from interpflow.llm.batches import Limits
+from interpflow.llm.by_batch import buy_by_batch
 from interpflow.llm.client import buy
 from interpflow.llm.draws import Question, answers_of, questions
 from interpflow.llm.ledger import Ledger
@@ -56,11 +58,12 @@ def answer_with(
     purpose: str,
     clock: Clock | None = None,
     grace_s: float = GRACE_S,
+    limits: Limits | None = None,
 ) -> list[Answer]:
     """`answer` with a provider that is open already, which is closed at the end.
 
     clock: another measure of time for waits. grace_s: how long a stopped run waits for the calls
-    that are in flight.
+    that are in flight. limits: of batches, for roles that use them.
     """
     _check(asks)
     asked = questions(asks, provider)
@@ -68,17 +71,17 @@ def answer_with(
         terms = Terms(
             provider, role, llm,
             ledger=stack.enter_context(Ledger(Path(llm.store), llm.max_cost_usd))
-            if provider.stored and asked else None,
+            if provider.stored and asked and not role.batch else None,
             price=_price(asked, llm) if provider.priced and asked else None,
             clock=clock or Clock(), grace_s=grace_s,
         )  # fmt: skip
-        _get(asked, terms, purpose)
+        _get(asked, terms, purpose, limits)
     _check_failures(asked, llm, purpose)
     by_id = {each.id: each for question in asked for each in answers_of(question)}
     return [by_id[ask.id] for ask in asks]
 
 
-def _get(asked: Sequence[Question], terms: Terms, purpose: str) -> None:
+def _get(asked: Sequence[Question], terms: Terms, purpose: str, limits: Limits | None) -> None:
     pace = Pace(terms.llm.max_concurrency, terms.clock)
     progress = Progress(
         purpose, len(asked), pace.state, priced=terms.price is not None,
@@ -88,17 +91,20 @@ def _get(asked: Sequence[Question], terms: Terms, purpose: str) -> None:
         if isinstance(terms.provider, SendsMany):
             buy_whole(asked, terms, progress)
         else:
-            asyncio.run(_buy_and_close(asked, terms, pace, progress))
+            asyncio.run(_buy_and_close(asked, terms, pace, progress, limits))
     finally:
         progress.close()
 
 
 async def _buy_and_close(
-    asked: Sequence[Question], terms: Terms, pace: Pace, progress: Progress
+    asked: Sequence[Question], terms: Terms, pace: Pace, progress: Progress, limits: Limits | None
 ) -> None:
     # Connections belong to the event loop that opened them: they end with it.
     try:
-        await buy(asked, terms, pace, progress)
+        if terms.role.batch and asked:
+            await buy_by_batch(asked, terms, progress, limits)
+        else:
+            await buy(asked, terms, pace, progress)
     finally:
         await terms.provider.close()
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from interpflow.llm.store import Store, Stored
 
 MOST_INVALID = 3
+# USD of a response, from what it says of its usage and how it came.
+Cost = Callable[[Reading, RawResponse], float]
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,18 @@ def questions(asks: Sequence[Ask], provider: Provider) -> list[Question]:
 
 def draw_of(
     question: Question, request: Request, raw: RawResponse, provider: Provider,
-    cost: Callable[[Reading], float], from_store: bool = False,
+    cost: Cost, from_store: bool = False,
 ) -> Draw:  # fmt: skip
-    """Read a response; `cost` prices its usage (USD)."""
+    """Read a response and price it."""
     reading = provider.read(raw)
-    return Draw(request, raw, reading, check(question.ask, reading), cost(reading), from_store)
+    return Draw(request, raw, reading, check(question.ask, reading), cost(reading, raw), from_store)
 
 
 def look_up(
     store: Store,
     asked: Sequence[Question],
     provider: Provider,
-    cost: Callable[[Reading], float],
+    cost: Cost,
     settle: Callable[[Question, Draw], None],
 ) -> None:
     """Append to each question the draws that the store holds of it.
@@ -109,11 +111,11 @@ def look_up(
 
 
 def _append(
-    question: Question, stored: Stored, provider: Provider, cost: Callable[[Reading], float],
+    question: Question, stored: Stored, provider: Provider, cost: Cost,
     settle: Callable[[Question, Draw], None],
 ) -> None:  # fmt: skip
     known = stored.cost_usd
-    price = cost if known is None else lambda _: known
+    price = cost if known is None else lambda *_: known
     draw = draw_of(question, question.following(), stored.raw, provider, price, from_store=True)
     question.draws.append(draw)
     if known is None or stored.outcome != draw.checked.outcome:

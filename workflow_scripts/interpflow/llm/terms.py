@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from interpflow.config.llm import LlmSettings, RoleModel
-from interpflow.llm.answers import Reading
+from interpflow.llm.answers import RawResponse, Reading
 from interpflow.llm.draws import Draw
 from interpflow.llm.ledger import Books, Ledger
 from interpflow.llm.pacing import Clock
@@ -40,9 +40,10 @@ class Terms:
     grace_s: float = GRACE_S
     owner: str = field(default_factory=this_owner)
 
-    def cost(self, reading: Reading) -> float:
-        """USD of a response, from the tokens it says it used."""
-        return self.price.cost(reading.usage) if self.price else 0.0
+    def cost(self, reading: Reading, raw: RawResponse) -> float:
+        """USD of a response, from the tokens it says it used; less if it came by a batch."""
+        by_batch = raw.channel != "sync"
+        return self.price.cost(reading.usage, batch=by_batch) if self.price else 0.0
 
 
 def settle(books: Books, terms: Terms, draw: Draw, n_tries: int) -> None:
