@@ -15,7 +15,9 @@ from interpflow.engine.model import Model
 from interpflow.engine.sites import Site
 from interpflow.engine.sweeps.path import joining_blocks, why_whole
 
-PAIRS = [{"clean": [3, 1, 4, 1, 5], "corrupted": [2, 7, 1, 8, 2], "answers": (5, 9)}]
+PAIRS: list[dict[str, Any]] = [
+    {"clean": [3, 1, 4, 1, 5], "corrupted": [2, 7, 1, 8, 2], "answers": (5, 9)}
+]
 
 
 def bent(module: nn.Module, _args: Any, output: Any) -> Any:
@@ -53,12 +55,12 @@ def test_a_foreign_hook_is_not_passed_by(where: str) -> None:
         assert reason is not None
         assert "hook" in reason
         sites = [Site("resid_post", 0)]
-        ids = [[pair[key] for pair in PAIRS] for key in ("corrupted", "clean")]
+        base, donor = ([pair[key] for pair in PAIRS] for key in ("corrupted", "clean"))
 
         def contrast(logits: torch.Tensor, _pairs: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"contrast": logits[:, 5] - logits[:, 9]}
 
-        path = sweep_sites(model, *ids, sites, [[[4]]], contrast).path
+        path = sweep_sites(model, base, donor, sites, [[[4]]], contrast).path
         assert path == "full"
         found = sweep(model, PAIRS, check="off").values["logit_diff"]
         oracle = sweep(model, PAIRS, oracle=True).values["logit_diff"]

@@ -208,6 +208,16 @@ def attend(
     return _attention(run, layer, query, key, value, before, how), None
 
 
+def needs_no_queries(part: nn.Module) -> bool:
+    """Whether the pass under way ends, in the attention that this module is part of, with keys and
+    values: queries are not looked at."""
+    run = _CURRENT.get()
+    if run is None or not run.keys_only:
+        return False
+    layer = run.layers.get(part)
+    return layer in run.keys_only and ("q", layer) not in run.watched
+
+
 def _packed(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], how: _How) -> Tensor:
     """Attention within each part of a packed pass [1, heads, places of all parts, d]."""
     outs, start = [], 0

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from interpflow.engine.passes.attention import needs_no_queries
 from interpflow.engine.passes.linear_kernels import chosen_kernel, cpu_vendor, linear
 
 Forward = Callable[..., Tensor]
@@ -96,6 +97,7 @@ class _Plan:
         self.transposed: dict[Conv1D, tuple[tuple[int, int], Tensor]] = {}
         self.forwards: list[tuple[nn.Module, Forward]] = []
         parts = list(module.modules())
+        queries = {part.c_attn for part in parts if _has_fused_queries(part)}
         convs = [part for part in parts if type(part) is Conv1D]
         transposable = (
             cpu_vendor() == "amd"
@@ -104,8 +106,12 @@ class _Plan:
         for part in parts:
             if type(part) is nn.Linear and cpu_vendor():
                 self.forwards.append((part, _linear_forward(part)))
-            elif type(part) is Conv1D and transposable:
-                self.forwards.append((part, _conv_forward(part, self.transposed)))
+            elif type(part) is Conv1D and (transposable or part in queries):
+                forward = (
+                    _conv_forward(part, self.transposed) if transposable else _plain_conv(part)
+                )
+                forward = _without_queries(part, forward) if part in queries else forward
+                self.forwards.append((part, forward))
             elif _is_tanh_gelu(part):
                 self.forwards.append((part, _gelu_forward(part, tanh_gelu)))
             elif _is_python_gelu(part):
@@ -162,6 +168,38 @@ def _conv_forward(
         return linear("onednn", x, kept[1], part.bias)
 
     return forward
+
+
+def _plain_conv(part: Conv1D) -> Forward:
+    former = type(part).forward
+    return lambda x: former(part, x)
+
+
+def _without_queries(part: Conv1D, forward: Forward) -> Forward:
+    """The third of the projection that makes queries is left at zero where nobody looks at it."""
+
+    def keys_values(x: Tensor) -> Tensor:
+        weight, bias = part.weight, part.bias
+        if not _plain_call(x) or weight.dtype is not torch.float32 or not needs_no_queries(part):
+            return forward(x)
+        width = weight.shape[1] // 3
+        flat = x.reshape(-1, x.shape[-1])
+        out = x.new_empty(len(flat), weight.shape[1])
+        out[:, :width] = 0.0
+        torch.addmm(bias[width:], flat, weight[:, width:], out=out[:, width:])
+        return out.view(*x.shape[:-1], -1)
+
+    return keys_values
+
+
+def _has_fused_queries(part: nn.Module) -> bool:
+    """GPT-2's self-attention: one Conv1D makes queries, keys and values, in this order."""
+    kind = f"{type(part).__module__}.{type(part).__qualname__}"
+    return (
+        kind == "transformers.models.gpt2.modeling_gpt2.GPT2Attention"
+        and not getattr(part, "is_cross_attention", True)
+        and type(part.c_attn) is Conv1D
+    )
 
 
 def _gelu_forward(part: nn.Module, function: Callable[[Tensor], Tensor]) -> Forward:
