@@ -28,7 +28,8 @@ def connect(path: Path) -> sqlite3.Connection:
 
     Write-ahead log, synchronous FULL. NORMAL would lose the last transactions at a loss of power
     (never at a kill), and each of them is a paid answer. What FULL costs, a wait for the disk per
-    transaction, is shared by all that is written in one transaction (`Store.together`).
+    transaction, is shared by all that is written in one (`Store.together`): with 64 purchases in
+    each, 0.5 ms per purchase (tests/benchmarks/services_store.py).
     Raises UserError: another schema version, another program's file, a network file system, no
     permission, no room.
     """
