@@ -19,7 +19,7 @@ from interpflow.llm.anthropic_wire import CACHED_FROM_CHARACTERS, message_body, 
 from interpflow.llm.asks import Ask, Tool, Turn
 from interpflow.llm.openai_wire import chat_body, chat_reading
 from interpflow.llm.providers import Provider, open_provider
-from interpflow.llm.sdk_calls import checked_base_url, key_in
+from interpflow.llm.service_address import checked_base_url, key_in
 from interpflow.llm.wire_schemas import choice_schema, is_strict, sent_schema
 from tests.service_stub import Reply, ServiceStub
 

@@ -1,4 +1,4 @@
-"""One attempt through a service's SDK, with the frozen bytes of a request as its body.
+"""Calls through a service's SDK, one attempt each, with the frozen bytes of a request as the body.
 
 The anthropic and the openai SDK are built alike; both send raw bytes by `client.post(content=)` and
 hand the response over unparsed with `cast_to=httpx2.Response`. Their retries are off: ours are the
@@ -10,148 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from interpflow.errors import UserError
 from interpflow.llm.answers import RawResponse
 from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.service_failures import kept_headers, named, status_failure
 
 CONNECT_S = 10.0
-MOST_CONNECTIONS = 1000
-_KEY = re.compile(r"[\x21-\x7e]+\Z")
-
-
-def key_in(variable: str, where: str) -> str:
-    """The API key in an environment variable. Raises UserError where there is none to send."""
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise UserError(
-            f"the environment variable {variable} holds no API key",
-            where=where,
-            remedy=f"export {variable}=..., or name another variable in api_key_env, or use the "
-            "provider offline",
-        )
-    if not _KEY.match(key):
-        # Sent as it is, the HTTP library would refuse the header and quote it.
-        raise UserError(
-            f"the environment variable {variable} holds characters that no API key has",
-            where=where,
-            remedy=f"export {variable}=... with the key alone",
-        )
-    return key
-
-
-def checked_base_url(url: str, where: str) -> str:
-    """A base URL without a slash at its end. Raises UserError for none, or one with a password."""
-    try:
-        parts = urlsplit(url)
-        fit = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        fit, parts = False, urlsplit("")
-    if not fit:
-        raise UserError(
-            "the address of the service is no http or https URL",
-            where=where,
-            remedy="give it as https://host/path",
-        )
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise UserError(
-            "the address of the service holds a name, a password or a query",
-            where=where,
-            remedy="put the key into an environment variable and name it in api_key_env",
-        )
-    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
-
-
-def http_client(sdk: Any) -> Any:
-    """The SDK's own HTTP client for many calls at once, all of them to the one host.
-
-    It follows no redirects: a prompt goes to the host that the request's key names.
-    """
-    import httpx2
-
-    # A line for every call at INFO would drown the progress lines; a level that was set stays.
-    calls = logging.getLogger("httpx2")
-    if calls.level == logging.NOTSET:
-        calls.setLevel(logging.WARNING)
-    return sdk.DefaultAsyncHttpxClient(
-        limits=httpx2.Limits(
-            max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS
-        ),
-        follow_redirects=False,
-    )
-
-
-async def posted(
-    client: Any, path: str, body: bytes, host: str, timeout_s: float,
-    headers: dict[str, Any] | None = None,
-) -> RawResponse:  # fmt: skip
-    """POST the bytes once and return the response as received.
-
-    client: an AsyncAnthropic or AsyncOpenAI. timeout_s: for the whole call, in seconds. Raises
-    ServiceFailure; what it says quotes nothing that was sent or received.
-    """
-    import httpx2
-
-    sent_at = time.time()
-    response = await attempt(
-        lambda: client.post(
-            path, content=body, cast_to=httpx2.Response, options=_options(timeout_s, headers)
-        ),
-        host,
-        timeout_s,
-    )
-    return RawResponse(
-        response.content, response.status_code, kept_headers(response.headers), sent_at, time.time()
-    )
-
-
-async def got(
-    client: Any, path: str, host: str, timeout_s: float, headers: dict[str, Any] | None = None
-) -> Any:
-    """GET once; the parsed JSON. Raises ServiceFailure, also for a body that is no JSON."""
-    import httpx2
-
-    response = await attempt(
-        lambda: client.get(path, cast_to=httpx2.Response, options=_options(timeout_s, headers)),
-        host,
-        timeout_s,
-    )
-    return parsed(response.content, host)
-
-
-async def result_lines(
-    client: Any, path: str, host: str, timeout_s: float, headers: dict[str, Any] | None = None
-) -> AsyncIterator[bytes]:
-    """GET and yield the body's lines as they arrive. timeout_s: for each part. Raises
-    ServiceFailure, also in the middle."""
-    import httpx2
-
-    response = await attempt(
-        lambda: client.get(
-            path, cast_to=httpx2.Response, options=_options(timeout_s, headers), stream=True,
-        ),
-        host,
-        timeout_s,
-    )  # fmt: skip
-    try:
-        # Not by the HTTP library's lines: it also splits at U+2028, which JSON strings may hold.
-        parts, rest = response.aiter_bytes(), b""
-        while (part := await attempt(lambda: anext(parts, None), host, timeout_s)) is not None:
-            *lines, rest = (rest + part).split(b"\n")
-            for line in lines:
-                if line.strip():
-                    yield line
-        if rest.strip():
-            yield rest
-    finally:
-        await response.aclose()
+CLOSE_S = 60.0
+# The HTTP library looks through all connections of a pool at every call: with 200 in one pool that
+# takes as long as the call itself, with 16 it is not to be seen.
+CALLS_PER_POOL = 16
 
 
 def parsed(body: bytes, host: str) -> dict[str, Any]:
@@ -209,11 +82,101 @@ def _broken(cause: BaseException | None) -> bool:
     return type(cause).__module__.partition(".")[0] in ("anyio", "httpcore2", "h11", "ssl")
 
 
-def _options(timeout_s: float, headers: dict[str, Any] | None) -> dict[str, Any]:
+@dataclass
+class _Pool:
+    client: Any
+    n_calls: int = 0
+
+
+class SdkCalls:
+    """Calls to one host. Its connections belong to the event loop that first sends.
+
+    `open_client` makes a client of the SDK (AsyncAnthropic, AsyncOpenAI) from the options of its
+    HTTP client. Every method raises ServiceFailure, which quotes nothing sent or received.
+    """
+
+    def __init__(self, host: str, open_client: Callable[[dict[str, Any]], Any]) -> None:
+        self.host = host
+        self._open_client = open_client
+        self._pools: list[_Pool] = []
+        self._options: dict[str, Any] = {}
+
+    async def post(
+        self, path: str, body: bytes, timeout_s: float, headers: Mapping[str, Any] | None = None
+    ) -> RawResponse:
+        """The response to these bytes as received. timeout_s: for the whole call, in seconds."""
+        sent_at = time.time()
+        with self._client() as client:
+            response = await attempt(
+                lambda: client.post(path, content=body, **_terms(timeout_s, headers)),
+                self.host,
+                timeout_s,
+            )
+        kept = kept_headers(response.headers)
+        return RawResponse(response.content, response.status_code, kept, sent_at, time.time())
+
+    async def get(self, path: str, timeout_s: float) -> dict[str, Any]:
+        """The parsed JSON object at a path."""
+        with self._client() as client:
+            response = await attempt(
+                lambda: client.get(path, **_terms(timeout_s)), self.host, timeout_s
+            )
+        return parsed(response.content, self.host)
+
+    async def lines(self, path: str, timeout_s: float) -> AsyncIterator[bytes]:
+        """The lines at a path as they arrive. timeout_s: for each part, in seconds."""
+        with self._client() as client:
+            response = await attempt(
+                lambda: client.get(path, stream=True, **_terms(timeout_s)), self.host, timeout_s
+            )
+            try:
+                # Not by the HTTP library's lines: it also splits at U+2028, which JSON may hold.
+                parts, rest = response.aiter_bytes(), b""
+                while part := await attempt(lambda: anext(parts, b""), self.host, timeout_s):
+                    *lines, rest = (rest + part).split(b"\n")
+                    for line in filter(bytes.strip, lines):
+                        yield line
+                if rest.strip():
+                    yield rest
+            finally:
+                await response.aclose()
+
+    async def close(self) -> None:
+        pools, self._pools = self._pools, []
+        for pool in pools:
+            await attempt(pool.client.close, self.host, CLOSE_S)
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        """The client with the fewest calls; a new one where all have enough."""
+        pool = min(self._pools, key=lambda pool: pool.n_calls, default=None)
+        if pool is None or pool.n_calls >= CALLS_PER_POOL:
+            self._options = self._options or _http_options()
+            pool = _Pool(self._open_client(self._options))
+            self._pools.append(pool)
+        pool.n_calls += 1
+        try:
+            yield pool.client
+        finally:
+            pool.n_calls -= 1
+
+
+def _http_options() -> dict[str, Any]:
+    """Options of the SDK's HTTP clients. They follow no redirects: a prompt goes to the host that
+    the request's key names. Making the certificates' context takes longer than a call: one for all.
+    """
     import httpx2
 
-    return {
-        "timeout": httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
-        "headers": headers or {},
-        "max_retries": 0,
-    }
+    # A line for every call at INFO would drown the progress lines; a level that was set stays.
+    calls = logging.getLogger("httpx2")
+    if calls.level == logging.NOTSET:
+        calls.setLevel(logging.WARNING)
+    return {"verify": httpx2.create_ssl_context(), "follow_redirects": False}
+
+
+def _terms(timeout_s: float, headers: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    import httpx2
+
+    timeout = httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+    options = {"timeout": timeout, "max_retries": 0, "headers": dict(headers or {})}
+    return {"cast_to": httpx2.Response, "options": options}

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -17,16 +18,8 @@ from interpflow.llm.asks import Ask
 from interpflow.llm.batch_service import BatchState, BatchSummary, RowKind
 from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.requests import Request, canonical_body
-from interpflow.llm.sdk_calls import (
-    attempt,
-    checked_base_url,
-    got,
-    http_client,
-    key_in,
-    parsed,
-    posted,
-    result_lines,
-)
+from interpflow.llm.sdk_calls import SdkCalls, parsed
+from interpflow.llm.service_address import checked_base_url, key_in
 from interpflow.llm.service_failures import STATUS_OF_TYPE, error_terms, named
 
 logger = logging.getLogger(__name__)
@@ -65,8 +58,7 @@ class AnthropicProvider:
         self.model = settings.model or ""
         self.host = host
         self._longest = settings.max_tokens
-        self._key = key
-        self._opened: Any = None
+        self._calls = SdkCalls(host, partial(_opened, host, key))
 
     def request(self, ask: Ask) -> Request:
         body = canonical_body(message_body(ask, self.model, self._longest))
@@ -75,9 +67,7 @@ class AnthropicProvider:
         )
 
     async def send(self, request: Request, timeout_s: float) -> RawResponse:
-        return await posted(
-            self._client(), MESSAGES, request.body, self.host, timeout_s, _headers()
-        )
+        return await self._calls.post(MESSAGES, request.body, timeout_s)
 
     def read(self, raw: RawResponse) -> Reading:
         return message_reading(raw)
@@ -93,14 +83,8 @@ class AnthropicProvider:
         """Input tokens of a request as the service counts them; free. Raises ServiceFailure."""
         content = request.content
         del content["max_tokens"]
-        raw = await posted(
-            self._client(),
-            f"{MESSAGES}/count_tokens",
-            canonical_body(content),
-            self.host,
-            timeout_s,
-            _headers(),
-        )
+        body = canonical_body(content)
+        raw = await self._calls.post(f"{MESSAGES}/count_tokens", body, timeout_s)
         counted = parsed(raw.body, self.host).get("input_tokens")
         if not isinstance(counted, int):
             raise ServiceFailure("passing", f"{named(self.host)}: no count of tokens came back")
@@ -114,7 +98,7 @@ class AnthropicProvider:
         where = "llm.roles, provider anthropic, model"
         try:
             path = f"/v1/models/{quote(self.model, safe='')}"
-            info = await got(self._client(), path, self.host, timeout_s, _headers())
+            info = await self._calls.get(path, timeout_s)
         except ServiceFailure as failure:
             if failure.status != 404:
                 raise
@@ -139,7 +123,7 @@ class AnthropicProvider:
             for request in requests
         )
         body = b'{"requests":[' + b",".join(rows) + b"]}"
-        raw = await posted(self._client(), BATCHES, body, self.host, CREATE_S, _headers())
+        raw = await self._calls.post(BATCHES, body, CREATE_S)
         name = _json(raw.body).get("id")
         if not isinstance(name, str) or not name:
             # It was created all the same: only its name is lost.
@@ -149,7 +133,7 @@ class AnthropicProvider:
 
     async def batch_state(self, batch_id: str) -> BatchState:
         path = f"{BATCHES}/{quote(batch_id, safe='')}"
-        batch = await got(self._client(), path, self.host, SHORT_CALL_S, _headers())
+        batch = await self._calls.get(path, SHORT_CALL_S)
         return BatchState(batch.get("processing_status") == "ended", _counts(batch))
 
     async def batches_since(self, time: float) -> list[BatchSummary]:
@@ -157,7 +141,7 @@ class AnthropicProvider:
         after = ""
         while True:
             path = f"{BATCHES}?limit={MOST_PER_PAGE}" + (f"&after_id={after}" if after else "")
-            page = await got(self._client(), path, self.host, SHORT_CALL_S, _headers())
+            page = await self._calls.get(path, SHORT_CALL_S)
             batches = [one for one in page.get("data") or [] if isinstance(one, dict)]
             recent = [one for one in map(self._summary, batches) if one.created_at >= time]
             found += recent
@@ -171,7 +155,7 @@ class AnthropicProvider:
     ) -> AsyncIterator[tuple[str, RowKind, RawResponse | None]]:
         # The address is made here and not taken from the batch: the key goes to this host only.
         path = f"{BATCHES}/{quote(batch_id, safe='')}/results"
-        async for line in result_lines(self._client(), path, self.host, SHORT_CALL_S, _headers()):
+        async for line in self._calls.lines(path, SHORT_CALL_S):
             row = parsed(line, self.host)
             result = row.get("result")
             if not isinstance(result, dict) or result.get("type") not in _ROWS:
@@ -180,22 +164,7 @@ class AnthropicProvider:
             yield str(row.get("custom_id")), kind, _row(kind, result, batch_id)
 
     async def close(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await attempt(opened.close, self.host, SHORT_CALL_S)
-
-    def _client(self) -> Any:
-        if self._opened is None:
-            import anthropic
-
-            self._opened = anthropic.AsyncAnthropic(
-                api_key=self._key,
-                base_url=self.host,
-                max_retries=0,
-                default_headers={"anthropic-version": API_VERSION},
-                http_client=http_client(anthropic),
-            )
-        return self._opened
+        await self._calls.close()
 
     def _summary(self, batch: dict[str, Any]) -> BatchSummary:
         try:
@@ -209,11 +178,21 @@ class AnthropicProvider:
         return BatchSummary(str(batch.get("id", "")), created.timestamp(), n)
 
 
-def _headers() -> dict[str, Any]:
-    """Betas of the environment (ANTHROPIC_CUSTOM_HEADERS) would change answers behind the key."""
+def _opened(host: str, key: str, http_options: dict[str, Any]) -> Any:
     import anthropic
 
-    return {"anthropic-beta": anthropic.omit}
+    headers: dict[str, Any] = {
+        "anthropic-version": API_VERSION,
+        # Betas of the environment (ANTHROPIC_CUSTOM_HEADERS) would change answers unseen by keys.
+        "anthropic-beta": anthropic.omit,
+    }
+    return anthropic.AsyncAnthropic(
+        api_key=key,
+        base_url=host,
+        max_retries=0,
+        default_headers=headers,
+        http_client=anthropic.DefaultAsyncHttpxClient(**http_options),
+    )
 
 
 def _counts(batch: dict[str, Any]) -> dict[str, int]:

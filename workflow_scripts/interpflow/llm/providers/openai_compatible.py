@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,14 +11,14 @@ from interpflow.llm.answers import RawResponse, Reading
 from interpflow.llm.asks import Ask
 from interpflow.llm.openai_wire import chat_body, chat_reading
 from interpflow.llm.requests import Request, canonical_body
-from interpflow.llm.sdk_calls import attempt, checked_base_url, http_client, key_in, posted
+from interpflow.llm.sdk_calls import SdkCalls
+from interpflow.llm.service_address import checked_base_url, key_in
 
 OPENAI = "api.openai.com"
 KEY_VARIABLE = "OPENAI_API_KEY"
 COMPLETIONS = "/chat/completions"
 # What a server's chat template adds around a prompt for tools and structured output, at most.
 HIDDEN_TOKENS = 1500
-CLOSES_WITHIN_S = 60.0
 
 
 def provider(settings: RoleModel) -> OpenAICompatibleProvider:
@@ -43,8 +44,8 @@ class OpenAICompatibleProvider:
         self.model = settings.model or ""
         self.host = host
         self._longest = settings.max_tokens
-        self._key = key
-        self._opened: Any = None
+        self._has_key = bool(key)
+        self._calls = SdkCalls(host, partial(_opened, host, key))
         # OpenAI's reasoning models refuse the old name; other servers may not know the new one.
         new = urlsplit(host).hostname == OPENAI
         self._limit_name = "max_completion_tokens" if new else "max_tokens"
@@ -58,10 +59,9 @@ class OpenAICompatibleProvider:
     async def send(self, request: Request, timeout_s: float) -> RawResponse:
         import openai
 
-        headers = {} if self._key else {"Authorization": openai.omit}
-        return await posted(
-            self._client(), COMPLETIONS, request.body, self.host, timeout_s, headers
-        )
+        # The SDK wants some text for a key; without one the header is left out.
+        headers = None if self._has_key else {"Authorization": openai.omit}
+        return await self._calls.post(COMPLETIONS, request.body, timeout_s, headers)
 
     def read(self, raw: RawResponse) -> Reading:
         return chat_reading(raw)
@@ -72,19 +72,15 @@ class OpenAICompatibleProvider:
         return len(request.body) + HIDDEN_TOKENS
 
     async def close(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await attempt(opened.close, self.host, CLOSES_WITHIN_S)
+        await self._calls.close()
 
-    def _client(self) -> Any:
-        if self._opened is None:
-            import openai
 
-            self._opened = openai.AsyncOpenAI(
-                # Without a key the header is left out of every call; the SDK wants some text.
-                api_key=self._key or "none",
-                base_url=self.host,
-                max_retries=0,
-                http_client=http_client(openai),
-            )
-        return self._opened
+def _opened(host: str, key: str, http_options: dict[str, Any]) -> Any:
+    import openai
+
+    return openai.AsyncOpenAI(
+        api_key=key or "none",
+        base_url=host,
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(**http_options),
+    )
