@@ -12,7 +12,7 @@ from interpflow.llm.prices import Price, PriceTable
 from interpflow.llm.providers import open_provider
 from interpflow.llm.providers.anthropic import BASE_URL
 from interpflow.llm.roles import used_roles
-from interpflow.llm.sdk_calls import checked_base_url
+from interpflow.llm.service_address import checked_base_url
 
 SERVICES = ("anthropic", "openai_compatible")
 
