@@ -187,6 +187,31 @@ def test_unusable_paths(tmp_path):
         assert "llm.store" in caught.value.where
 
 
+def test_a_damaged_store_is_one_message(tmp_path):
+    path = tmp_path / "answers.sqlite"
+    with open_store(path) as store:
+        store.keep(request_of(1), raw_of(1))
+    content = bytearray(path.read_bytes())
+    content[4096:] = os.urandom(len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged") as caught, open_store(path) as store:
+        store.find([request_of(1).key])
+    assert "recover" in caught.value.remedy
+
+
+def test_a_store_held_by_another_program_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_file, "BUSY_TIMEOUT_S", 0.1)
+    path = tmp_path / "answers.sqlite"
+    with open_store(path) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match="another program has held"):
+            store.keep(request_of(1), raw_of(1))
+        other.execute("ROLLBACK")
+        store.keep(request_of(1), raw_of(1))
+        assert store.bought([request_of(1).key, request_of(2).key]) == {request_of(1).key}
+
+
 def test_nothing_is_bought_when_the_disk_is_nearly_full(store, monkeypatch):
     monkeypatch.setattr(store_file.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     with pytest.raises(UserError, match="no room is left"):

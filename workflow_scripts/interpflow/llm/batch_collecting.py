@@ -93,15 +93,12 @@ def _enter(
 ) -> None:
     answered = {key: raw for key, kind, raw in rows if kind == "succeeded" and raw is not None}
     # Counted already if an earlier attempt broke off after them.
-    new = (answered.keys() & set(asked)) - store.find(answered, any_outcome=True).keys()
+    new = (answered.keys() & set(asked)) - store.bought(answered)
     now = time.time()
+    # In one transaction, as the service keeps its results: what is undone is fetched again.
     with store.together():
         for key, raw in answered.items():
-            timed = replace(raw, sent_at=batch.intended_at, received_at=now)
-            store.keep(store.request(key), timed)
-    # The answers are on the disk; from here on they may be read.
-    with store.together():
-        for key, raw in answered.items():
+            store.keep(store.request(key), replace(raw, sent_at=batch.intended_at, received_at=now))
             reading = provider.read(raw)
             cost = price.cost(reading.usage, batch=True) if price else 0.0
             store.settle(

@@ -242,7 +242,7 @@ class _Run:
 
     def _strike_off(self) -> None:
         """What is in the store, and what has been in too many batches."""
-        for key in self.store.find(self.left, any_outcome=True):
+        for key in self.store.bought(self.left):
             del self.left[key]
         for key in [key for key in self.left if self.rounds[key] >= self.limits.rounds]:
             del self.left[key]

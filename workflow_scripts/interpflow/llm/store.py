@@ -120,6 +120,12 @@ class Store:
         found = [_stored(row) for row in rows]
         return {each.key: each for each in found if any_outcome or each.outcome in FINAL_OUTCOMES}
 
+    def bought(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` that have a response, of whatever outcome; without reading them."""
+        query = "SELECT key FROM responses WHERE key IN (SELECT value FROM json_each(?))"
+        with self.reading() as connection:
+            return {key for (key,) in connection.execute(query, (json.dumps(list(keys)),))}
+
     def keep(self, request: Request, raw: RawResponse) -> bool:
         """Store what came. False if the key had another response before, which remains its first.
 

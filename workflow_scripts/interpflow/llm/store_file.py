@@ -17,6 +17,9 @@ BUSY_TIMEOUT_S = 120.0
 # Answers in flight are billed: none is bought that there might be no room to keep.
 MIN_FREE_BYTES = 32 << 20
 
+# The first with JSON functions in every build.
+OLDEST_SQLITE = (3, 38, 0)
+
 # Low bytes of SQLite's result codes: https://www.sqlite.org/rescode.html
 _PERM, _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _NOTADB = (
     3, 5, 6, 8, 10, 11, 13, 14, 26,
@@ -33,6 +36,13 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises UserError: another schema version, another program's file, a network file system, no
     permission, no room.
     """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise UserError(
+            f"this Python has SQLite {sqlite3.sqlite_version}; the store of answers needs "
+            f"{'.'.join(map(str, OLDEST_SQLITE))}",
+            where="python",
+            remedy="use a Python that comes with its own SQLite (uv, conda, python.org)",
+        )
     require_local(path)
     with explained(path):
         try:
@@ -61,8 +71,10 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (_FULL, _IOERR):
+        if code == _FULL:
             raise _full(path) from None
+        if code == _IOERR:  # a limit on the size of files also ends here
+            raise _full(path, ", a limit is reached or the disk fails") from None
         if code in (_BUSY, _LOCKED):
             raise UserError(
                 f"another program has held the store of answers for {BUSY_TIMEOUT_S:.0f} s",
@@ -122,12 +134,12 @@ def _marks(connection: sqlite3.Connection) -> tuple[bool, int]:
     return application == APPLICATION_ID, version
 
 
-def _full(path: Path) -> UserError:
+def _full(path: Path, or_else: str = "") -> UserError:
     return UserError(
-        "no room is left on the disk of the store of answers",
+        f"no room is left on the disk of the store of answers{or_else}",
         where=f"llm.store: {path}",
-        remedy="free some space there and run again; everything bought so far is kept and is not "
-        "bought again",
+        remedy="make room there and run again; everything bought so far is kept and is not bought "
+        "again",
     )
 
 
