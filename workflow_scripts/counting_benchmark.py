@@ -16,6 +16,7 @@ with job(snakemake, __file__) as this:
         CountingBenchmark.model_validate(this.spec["benchmark"]),
         this.seed,
         level=this.spec["level"],
+        contaminated=this.spec["contaminated"],
         estimates_path=this.outputs["estimates"],
         confusion_path=this.outputs["confusion"],
         document_path=this.outputs["document"],

@@ -13,4 +13,5 @@ with job(snakemake, __file__) as this:
         dict(zip(this.spec["models"], this.inputs["answers"], strict=True)),
         this.outputs["estimates"],
         provenance=this.provenance,
+        contaminated=this.spec["contaminated"],
     )

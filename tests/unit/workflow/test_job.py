@@ -26,6 +26,7 @@ given = json.loads(sys.argv[1])
 snakemake = SimpleNamespace(
     rule="a_rule",
     log=[given.get("log", "logs/a_rule.log")],
+    config={},
     params=Named(
         spec=given.get("spec", json.dumps({"seed": 3})),
         code=given.get("code", code_digest(script)),

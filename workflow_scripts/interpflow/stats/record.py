@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ LOW_CAPTURED_MASS = "LOW_CAPTURED_MASS"
 EMPTY_SET = "EMPTY_SET"
 NO_FACTOR = "NO_FACTOR"
 SMALL_STRATUM = "SMALL_STRATUM"
+CONTAMINATED = "CONTAMINATED"  # of a model measured on data that it made or validated
 
 # Below this many clusters the sandwich interval is reported but supports no claim of significance
 # (Cameron, Gelbach & Miller 2008).
@@ -108,6 +109,11 @@ class Gate:
 def undefined(quantity: str, *flags: str, **fields: Any) -> Estimate:
     """An estimate that does not exist, and why."""
     return Estimate(quantity=quantity, estimate=math.nan, flags=tuple(flags), **fields)
+
+
+def flagged_row(row: Mapping[str, Any], flag: str) -> dict[str, Any]:
+    """A result record's row with one more flag."""
+    return {**row, "flags": ";".join(filter(None, (row["flags"], flag)))}
 
 
 def to_rows(estimates: Iterable[Estimate]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from interpflow.config.counting import CountingData
 from interpflow.config.identity import canonical_json
 from interpflow.config.llm import RoleModel
 from interpflow.config.settings import Config
+from interpflow.llm.roles import contamination
 from interpflow.paths import PROJECT_DIR
 from interpflow.tables.provenance import SCHEMA_VERSION, package_versions
 from interpflow.workflow.code_digest import code_digest
@@ -109,7 +110,11 @@ def _counting_stages(config: Config) -> list[Stage]:
             rule="counting_comparison",
             script="counting_comparison.py",
             outputs=(f"{here}/comparison.parquet",),
-            spec={"seed": config.seed, "models": config.counting_models()},
+            spec={
+                "seed": config.seed,
+                "models": config.counting_models(),
+                "contaminated": sorted(contamination(config)),
+            },
         ),
         Stage(
             rule="counting_summary",
@@ -212,7 +217,8 @@ def _counting_model_stages(config: Config, name: str, here: str) -> list[Stage]:
                 f"{here}/benchmark.json",
             ),
             spec={**common, "benchmark": study.benchmark.model_dump(),
-                  "level": study.mediation.level},
+                  "level": study.mediation.level,
+                  "contaminated": contamination(config).get(name, "")},
         ),
         Stage(
             rule="counting_mediation",

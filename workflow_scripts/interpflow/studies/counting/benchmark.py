@@ -17,7 +17,7 @@ from interpflow.stats.calibration import calibration, proper_scores
 from interpflow.stats.error_size import answer_slope, confusion, error_size
 from interpflow.stats.extraction_reliability import readout_agreement
 from interpflow.stats.paired import against_constant, paired_difference
-from interpflow.stats.record import READOUT_DISAGREES, Estimate
+from interpflow.stats.record import CONTAMINATED, READOUT_DISAGREES, Estimate, flagged_row
 from interpflow.stats.response import input_sensitivity, marginal_divergence
 from interpflow.stats.strata import stratified_accuracy
 from interpflow.tables.documents import write_document
@@ -46,21 +46,31 @@ def benchmark(
     seed: int,
     *,
     level: float,
+    contaminated: str = "",
     estimates_path: Path | str,
     confusion_path: Path | str,
     document_path: Path | str,
     provenance: Provenance | None = None,
 ) -> None:
-    """Write the tables `estimates` and `confusion` and the document `counting_benchmark`."""
+    """Write the tables `estimates` and `confusion` and the document `counting_benchmark`.
+
+    `contaminated`: why the model should not be measured on these data, where it made or validated
+    some of them; every row then carries the flag.
+    """
     rows = read_rows(answers_path, "counting_answers")
     readouts = read_answers(rows)
     estimates: list[dict[str, Any]] = []
     for readout in readouts:
         estimates += _readout_rows(name, rows, readout, settings, seed, level)
     estimates += _scored_rows(name, rows, settings, seed, level)
+    if contaminated:
+        estimates = [flagged_row(row, CONTAMINATED) for row in estimates]
     write_table(estimates_path, "estimates", estimates, provenance)
     write_table(confusion_path, "confusion", _confusion_rows(name, rows, readouts), provenance)
     document = verdict(name, rows, readouts, settings, seed, level)
+    if contaminated:
+        document["contamination"] = {**document["contamination"], "flag": True, "why": contaminated}
+        document["sentence"] += f" CONTAMINATED: {contaminated}."
     write_document(document_path, "counting_benchmark", document, provenance)
     print(document["sentence"])
 

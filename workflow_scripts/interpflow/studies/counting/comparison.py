@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from interpflow.errors import UserError
 from interpflow.stats.paired import cochran_q, pairwise_differences
-from interpflow.stats.record import Estimate
+from interpflow.stats.record import CONTAMINATED, Estimate, flagged_row
 from interpflow.studies.counting.benchmark import read_answers
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
@@ -20,13 +20,19 @@ def compare(
     answers: Mapping[str, Path | str],
     estimates_path: Path | str,
     provenance: Provenance | None = None,
+    *,
+    contaminated: Collection[str] = (),
 ) -> None:
     """Write the table `estimates`: Cochran's Q over all models, then every pair, Holm-adjusted.
 
-    With one model the table is empty. Raises UserError when models answered different prompts.
+    With one model the table is empty. When some of the data was made or validated by one of the
+    models (`contaminated`), every comparison carries the flag. Raises UserError when models
+    answered different prompts.
     """
     tables = {name: read_rows(path, "counting_answers") for name, path in answers.items()}
     rows = [] if len(tables) < 2 else _comparison_rows(tables)
+    if contaminated:
+        rows = [flagged_row(row, CONTAMINATED) for row in rows]
     write_table(estimates_path, "estimates", rows, provenance)
 
 

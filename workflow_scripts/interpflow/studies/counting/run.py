@@ -10,6 +10,7 @@ from interpflow.config.counting import CountingSettings
 from interpflow.config.load import load_config, parse_config
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
+from interpflow.llm.roles import check_roles, contamination
 from interpflow.studies.counting.benchmark import benchmark
 from interpflow.studies.counting.comparison import compare
 from interpflow.studies.counting.effects import estimate_effects
@@ -38,6 +39,7 @@ def run_counting(
     settings = _parsed(config)
     study = settings.counting
     assert study is not None
+    check_roles(settings)
     here = Path(directory) / "counting"
     examples, pairs = here / "examples.parquet", here / "pairs.parquet"
     rounds = _write_rounds(settings, study, here)
@@ -60,7 +62,10 @@ def run_counting(
         write_manifest(name, settings.models[name], _manifest(directory, name))
         _run_model(settings, study, name, here)
     names = settings.counting_models()
-    compare({name: here / name / "answers.parquet" for name in names}, here / "comparison.parquet")
+    compare(
+        {name: here / name / "answers.parquet" for name in names}, here / "comparison.parquet",
+        contaminated=sorted(contamination(settings)),
+    )  # fmt: skip
     inputs = {
         "validation": here / "validation.json",
         "written": here / "written_quality.json" if rounds.lists else None,
@@ -98,7 +103,7 @@ def _write_rounds(settings: Config, study: CountingSettings, here: Path) -> Writ
     if study.data.source == "systematic":
         return NO_ROUNDS
     made = NO_ROUNDS
-    own_files: dict[str, str | None] = {
+    own_files: dict[str, Any] = {
         "lexicon_path": study.lexicon,
         "templates_path": study.prompt_templates,
     }
@@ -136,6 +141,7 @@ def _run_model(settings: Config, study: CountingSettings, name: str, here: Path)
     )  # fmt: skip
     benchmark(
         name, mine / "answers.parquet", study.benchmark, seed, level=study.mediation.level,
+        contaminated=contamination(settings).get(name, ""),
         estimates_path=mine / "benchmark.parquet", confusion_path=mine / "confusion.parquet",
         document_path=mine / "benchmark.json",
     )  # fmt: skip
