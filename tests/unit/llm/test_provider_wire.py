@@ -187,6 +187,18 @@ def test_requests_are_the_same_bytes_for_the_same_ask_and_others_for_others(serv
         assert b"task" not in request.body
 
 
+@BOTH
+def test_a_question_asked_anew_has_another_key_and_another_seed(service: str) -> None:
+    with ServiceStub() as stub:
+        first = _provider(service, stub).request(Ask("a", TURNS, sample=2))
+    again = [first.again(n) for n in range(4)]
+    assert again[0] is first
+    assert len({request.key for request in again}) == 4
+    seeds = {json.loads(request.body).get("seed") for request in again}
+    assert len(seeds) == (1 if service == "anthropic" else 4)
+    assert again[1].again(0) is again[1]
+
+
 def _chat(message: Any, reason: Any = "stop", usage: Any = None) -> bytes:
     choice = {"message": message, "finish_reason": reason}
     return json.dumps({"model": "org/m", "choices": [choice], "usage": usage}).encode()

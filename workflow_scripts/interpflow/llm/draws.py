@@ -7,7 +7,7 @@ its key; the question is asked anew as another draw (`ask_again` + 1), at most t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from interpflow.llm.answer_checks import Checked, check
@@ -29,7 +29,6 @@ class Draw:
     """One bought response and what it is for its question."""
 
     request: Request
-    raw: RawResponse
     reading: Reading
     checked: Checked
     cost_usd: float
@@ -57,8 +56,7 @@ class Question:
 
     def following(self) -> Request:
         """The request of the next draw."""
-        n = len(self.draws)
-        return replace(self.request, ask_again=n) if n else self.request
+        return self.request.again(len(self.draws))
 
     def may_ask(self, max_attempts: int) -> bool:
         """Whether another draw is worth its money."""
@@ -83,7 +81,7 @@ def draw_of(
 ) -> Draw:  # fmt: skip
     """Read a response and price it."""
     reading = provider.read(raw)
-    return Draw(request, raw, reading, check(question.ask, reading), cost(reading, raw), from_store)
+    return Draw(request, reading, check(question.ask, reading), cost(reading, raw), from_store)
 
 
 def look_up(

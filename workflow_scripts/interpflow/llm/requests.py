@@ -6,11 +6,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 KEY_VERSION = 1
+# Larger than any sample's index, so that no two draws share a seed; all fit 31 bits.
+SEED_STEP = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,19 @@ class Request:
     @property
     def content(self) -> dict[str, Any]:
         return json.loads(self.body)
+
+    def again(self, n: int) -> Request:
+        """The same question asked anew for the n-th time; 0 is this request itself.
+
+        A seed in the body moves on: under the old one a server would give the same answer.
+        """
+        if n == 0:
+            return self
+        content = self.content
+        if "seed" not in content:
+            return replace(self, ask_again=n)
+        content["seed"] += n * SEED_STEP
+        return replace(self, ask_again=n, body=canonical_body(content))
 
 
 def canonical_body(body: Mapping[str, Any]) -> bytes:
