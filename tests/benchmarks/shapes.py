@@ -80,7 +80,7 @@ SHAPES = {
         Shape("7b", "llama", 32, 4096, 32, 32, 128, 11008, 3, 32000),
         *(
             Shape(f"llama-{depth}", "llama", depth, 128, 4, 2, 32, 352, 3, 1000)
-            for depth in (4, 8, 16, 24, 48)
+            for depth in (4, 8, 12, 24, 48)
         ),
     )
 }
