@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from interpflow.errors import UserError
 from tests.service_stub import Faults, ServiceStub
 from tests.unit.llm.buying_jobs import (
     ANSWER_USD,
@@ -59,7 +60,7 @@ def storm(folder: Path, n: int) -> None:
 
 
 def test_in_a_storm_every_request_ends_with_one_answer(tmp_path: Path) -> None:
-    storm(tmp_path, 600)
+    storm(tmp_path, 400)
 
 
 @pytest.mark.slow
@@ -98,7 +99,7 @@ def kill_and_go_on(folder: Path, n: int, n_kills: int, concurrency: int = 16) ->
 
 
 def test_killed_and_started_again_it_asks_for_the_rest_only(tmp_path: Path) -> None:
-    kill_and_go_on(tmp_path, n=300, n_kills=4)
+    kill_and_go_on(tmp_path, n=250, n_kills=3)
 
 
 @pytest.mark.slow
@@ -128,6 +129,49 @@ def test_parallel_jobs_share_one_cap_and_never_pass_it(tmp_path: Path, n_jobs: i
     [(stored,)] = rows(tmp_path, "SELECT count(*) FROM responses")
     n_lost = sum(entry["fault"] == "disconnect" for entry in billed)
     assert len(billed) == stored + n_lost
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint"), [("401", "OPENAI_API_KEY"), ("402", "add credit"), ("403", "access")]
+)
+def test_the_account_refused_in_the_middle_is_one_message(
+    tmp_path: Path, fault: str, hint: str
+) -> None:
+    llm = settings_in(tmp_path, max_cost_usd=1e9)
+    with ServiceStub(Faults(script=["ok"] * 40 + [fault] * 500), reply) as stub:
+        with pytest.raises(UserError, match=hint) as error:
+            buy(stub.openai_url, asks(300), llm)
+        assert len(stub.billed_entries) == 40
+        assert len(stub.requests) < 120
+    assert rows(tmp_path, "SELECT count(*) FROM responses WHERE outcome = 'ok'") == [(40,)]
+    assert "prompt" not in str(error.value)
+
+
+def test_an_unknown_model_and_one_without_a_price_are_one_message(tmp_path: Path) -> None:
+    llm = settings_in(tmp_path, max_cost_usd=1e9)
+    with ServiceStub(Faults(script=["404"] * 300), reply) as stub:
+        with pytest.raises(UserError, match="check that the model exists"):
+            buy(stub.openai_url, asks(300), llm)
+        assert len(stub.requests) < 20
+        (tmp_path / "prices.csv").write_text((tmp_path / "prices.csv").read_text().split("\n")[0])
+        with pytest.raises(UserError, match=r"llm\.prices"):
+            buy(stub.openai_url, asks(300), llm)
+        assert len(stub.requests) < 20
+
+
+def test_on_a_full_disk_nothing_more_is_bought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = settings_in(tmp_path, max_cost_usd=1e9)
+    with ServiceStub(answer=reply) as stub:
+        buy(stub.openai_url, asks(20), llm)
+        monkeypatch.setattr("interpflow.llm.store_file.MIN_FREE_BYTES", 1 << 60)
+        with pytest.raises(UserError, match="no room is left"):
+            buy(stub.openai_url, asks(300), llm)
+        assert len(stub.billed_entries) == 20
+        monkeypatch.undo()
+        assert len(buy(stub.openai_url, asks(40), llm)) == 40
+        assert len(stub.billed_entries) == 40
 
 
 def test_nothing_secret_is_said(

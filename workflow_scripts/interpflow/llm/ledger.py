@@ -106,8 +106,7 @@ class Ledger:
         """Run `work` in a transaction with others; back when it is durable. Raises what it does."""
         future = asyncio.get_running_loop().create_future()
         self._entries.put(_Entry(work, future))
-        # The work is done even if the waiting task is cancelled.
-        return await asyncio.shield(future)
+        return await future  # if this task is cancelled meanwhile, the work is done all the same
 
     def now(self, work: Callable[[Books], T]) -> T:
         """The same for callers without an event loop."""
