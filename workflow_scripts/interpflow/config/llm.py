@@ -35,6 +35,9 @@ class RoleModel(Settings):
         description="environment variable that holds the key; null: ANTHROPIC_API_KEY or "
         "OPENAI_API_KEY",
     )
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="local only: where the model runs"
+    )
     max_tokens: int = Field(default=4096, ge=1, le=128_000, description="longest answer")
     timeout_s: float = Field(default=600, gt=0, le=3600, description="longest wait for an answer")
     batch: bool = Field(
@@ -52,6 +55,8 @@ class RoleModel(Settings):
             raise ValueError("openai_compatible needs a base_url")
         if self.batch and self.provider != "anthropic":
             raise ValueError("batch belongs to the provider anthropic only")
+        if self.device != "cpu" and self.provider != "local":
+            raise ValueError("device belongs to the provider local only")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Greedy text, batched: the same tokens whatever stands beside a prompt in its batch."""
+"""Greedy or drawn text, batched: the same tokens whatever stands beside a prompt in its batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from interpflow.engine.passes.fast_modules import fast_modules
 from interpflow.errors import UserError
@@ -40,35 +46,43 @@ def generate(
     *,
     max_new_tokens: int,
     stop_strings: Sequence[str] = (),
+    seeds: Sequence[int | None] | None = None,
     token_budget: int = DEFAULT_TOKEN_BUDGET,
     progress: logging.Logger | None = None,
 ) -> list[Generation]:
-    """Continue each prompt greedily until an end token, a stop string or the token limit.
+    """Continue each prompt until an end token, a stop string or the token limit.
 
-    Equal prompts are run once; `token_budget` bounds rows × (prompt + new tokens). The model's
-    stored generation settings (sampling, penalties) are not used. Raises UserError for an empty
-    prompt, a text beyond the model's context, training mode, and when memory runs out.
+    Greedily; or where `seeds` (one per prompt) holds a seed, drawn from the model's distribution
+    with it. A draw depends on the prompt, its seed and the kind of device, and on nothing else in
+    the batch. Equal prompts with equal seeds are run once; `token_budget` bounds rows × (prompt +
+    new tokens). The model's stored generation settings (sampling, penalties) are not used. Raises
+    UserError for an empty prompt, a text beyond the model's context, training mode, and when memory
+    runs out.
     """
     if max_new_tokens < 1 or any(not stop for stop in stop_strings):
         raise UserError("max_new_tokens must be positive and stop strings not empty")
     if model.training:
         raise UserError("the model is in training mode", remedy="call model.eval() first")
-    unique = list(dict.fromkeys(prompts))
-    sequences = [list(item.ids) for item in encode_all(tokenizer, unique)]
+    wanted = list(zip(prompts, seeds or [None] * len(prompts), strict=True))
+    unique = list(dict.fromkeys(wanted))
+    sequences = [list(item.ids) for item in encode_all(tokenizer, [text for text, _ in unique])]
     if any(not sequence for sequence in sequences):
         raise UserError("an empty prompt has no token to continue", remedy="give it some text")
     lengths = [len(sequence) + max_new_tokens for sequence in sequences]
     check_fits(model, max(lengths, default=0))
     ends = end_tokens(model, tokenizer)
     lines = Progress(len(unique), "prompts continued", progress)
-    found: dict[str, Generation] = {}
+    found: dict[tuple[str, int | None], Generation] = {}
     for rows in plan_batches(lengths, token_budget):
         chosen = [sequences[row] for row in rows]
-        new_ids = _continue(model, tokenizer, chosen, max_new_tokens, list(stop_strings), ends)
+        drawn = [unique[row][1] for row in rows]
+        new_ids = _continue(
+            model, tokenizer, chosen, max_new_tokens, list(stop_strings), ends, drawn
+        )
         for row, ids in zip(rows, new_ids):
             found[unique[row]] = _finish(tokenizer, ids, list(stop_strings), ends)
         lines.advance(len(rows), sum(map(len, chosen)) + sum(map(len, new_ids)))
-    return [found[prompt] for prompt in prompts]
+    return [found[each] for each in wanted]
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
@@ -94,6 +108,29 @@ class _StopStrings(StoppingCriteria):
         return torch.tensor(done, device=input_ids.device)
 
 
+class _SeededNoise(LogitsProcessor):
+    """Makes the largest logit of a seeded row a draw from its distribution.
+
+    Gumbel noise on logits turns their maximum into a sample of their softmax (the Gumbel-max
+    trick); each row has a generator of its own.
+    """
+
+    def __init__(self, seeds: Sequence[int | None], device: torch.device) -> None:
+        self.generators = {
+            row: torch.Generator(device).manual_seed(seed)
+            for row, seed in enumerate(seeds)
+            if seed is not None
+        }
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        scores = scores.float()
+        for row, generator in self.generators.items():
+            uniform = torch.rand(scores.shape[1], generator=generator, device=scores.device)
+            # The smallest positive number keeps log(0) out.
+            scores[row] -= (-uniform.clamp_min(torch.finfo(torch.float32).tiny).log()).log()
+        return scores
+
+
 @contextmanager
 def _without_stored_settings(model: Any) -> Iterator[None]:
     # `generate` fills every setting that a call leaves open from the model's stored ones.
@@ -112,6 +149,7 @@ def _continue(
     max_new_tokens: int,
     stops: list[str],
     ends: list[int],
+    seeds: list[int | None],
 ) -> list[list[int]]:
     """New token ids of each row, whatever follows an end included."""
     fill = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
@@ -123,6 +161,8 @@ def _continue(
         eos_token_id=ends or None,
         pad_token_id=fill,
     )
+    noise = _SeededNoise(seeds, ids.device)
+    processors = LogitsProcessorList([noise] if noise.generators else [])
     criteria = StoppingCriteriaList([_StopStrings(tokenizer, stops, ids.shape[1])] if stops else [])
     try:
         with torch.inference_mode(), fast_modules(model), _without_stored_settings(model):
@@ -130,6 +170,7 @@ def _continue(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=settings,
+                logits_processor=processors,
                 stopping_criteria=criteria,
             )
     except torch.OutOfMemoryError as error:

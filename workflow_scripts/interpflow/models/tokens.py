@@ -7,7 +7,7 @@ already spells the BOS does not get a second one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -281,16 +281,25 @@ def _not_a_continuation(tokenizer: Any, prompt: str, answer: str) -> UserError:
     )
 
 
-def _rendered(tokenizer: Any, text: str) -> str:
+def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """Messages ({"role", "content"}) in the chat template, up to where the model's turn begins.
+
+    Dates are fixed and thinking is off, as in `apply_template`. What the template itself refuses
+    (many know no system message) raises jinja2.TemplateError.
+    """
     template = tokenizer.get_chat_template()
     return tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}],
+        [dict(message) for message in messages],
         chat_template=FIXED_DATE_MACRO + template if "strftime_now" in template else template,
         tokenize=False,
         add_generation_prompt=True,
         date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
         enable_thinking=False,
     )
+
+
+def _rendered(tokenizer: Any, text: str) -> str:
+    return render_chat(tokenizer, [{"role": "user", "content": text}])
 
 
 def _require_fast(tokenizer: Any) -> None:
