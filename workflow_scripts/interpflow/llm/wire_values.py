@@ -8,6 +8,10 @@ from interpflow.llm.answers import RawResponse, Reading
 from interpflow.llm.service_failures import request_id_in
 
 LONGEST_NAME = 200
+# What services and chat templates add around a prompt unseen, at most: to any, and for tools and
+# structured output (Anthropic names up to about 700 tokens for tools).
+HIDDEN_TOKENS = 200
+HIDDEN_TOKENS_STRUCTURED = 1500
 
 
 def whole_number(value: Any) -> int:
@@ -29,3 +33,10 @@ def without_surrogates(text: str) -> str:
 
 def unreadable(raw: RawResponse, why: str) -> Reading:
     return Reading("error", request_id=request_id_in(raw.headers), why=why)
+
+
+def most_input_tokens(body: bytes) -> int:
+    """A bound on a request's input tokens that holds for any text: no tokenizer makes more tokens
+    than bytes. For prose it is about four times too much."""
+    structured = any(name in body for name in (b'"tools":', b'"output_config":', b'"response_f'))
+    return len(body) + (HIDDEN_TOKENS_STRUCTURED if structured else HIDDEN_TOKENS)

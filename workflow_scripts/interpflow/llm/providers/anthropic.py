@@ -21,6 +21,7 @@ from interpflow.llm.requests import Request, canonical_body
 from interpflow.llm.sdk_calls import SdkCalls, parsed
 from interpflow.llm.service_address import checked_base_url, key_in
 from interpflow.llm.service_failures import STATUS_OF_TYPE, error_terms, named
+from interpflow.llm.wire_values import most_input_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ KEY_VARIABLE = "ANTHROPIC_API_KEY"
 API_VERSION = "2026-10-21"
 MESSAGES = "/v1/messages"
 BATCHES = "/v1/messages/batches"
-# What the service adds around a prompt for tools and structured output, at most.
-HIDDEN_TOKENS = 1500
 SHORT_CALL_S = 60.0
 CREATE_S = 600.0
 MOST_PER_PAGE = 100
@@ -73,11 +72,8 @@ class AnthropicProvider:
         return message_reading(raw)
 
     def estimated_input_tokens(self, request: Request) -> int:
-        """A bound that holds for any text: no tokenizer makes more tokens than bytes.
-
-        For prose it is about four times too much; `count_tokens` asks the service.
-        """
-        return len(request.body) + HIDDEN_TOKENS
+        """A bound, for prose about four times too much; `count_tokens` asks the service."""
+        return most_input_tokens(request.body)
 
     async def count_tokens(self, request: Request, timeout_s: float = SHORT_CALL_S) -> int:
         """Input tokens of a request as the service counts them; free. Raises ServiceFailure."""

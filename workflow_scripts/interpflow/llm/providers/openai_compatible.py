@@ -13,12 +13,11 @@ from interpflow.llm.openai_wire import chat_body, chat_reading
 from interpflow.llm.requests import Request, canonical_body
 from interpflow.llm.sdk_calls import SdkCalls
 from interpflow.llm.service_address import checked_base_url, key_in
+from interpflow.llm.wire_values import most_input_tokens
 
 OPENAI = "api.openai.com"
 KEY_VARIABLE = "OPENAI_API_KEY"
 COMPLETIONS = "/chat/completions"
-# What a server's chat template adds around a prompt for tools and structured output, at most.
-HIDDEN_TOKENS = 1500
 
 
 def provider(settings: RoleModel) -> OpenAICompatibleProvider:
@@ -67,9 +66,8 @@ class OpenAICompatibleProvider:
         return chat_reading(raw)
 
     def estimated_input_tokens(self, request: Request) -> int:
-        """A bound that holds for any text: no tokenizer makes more tokens than bytes. For prose it
-        is about four times too much."""
-        return len(request.body) + HIDDEN_TOKENS
+        """A bound, for prose about four times too much."""
+        return most_input_tokens(request.body)
 
     async def close(self) -> None:
         await self._calls.close()
