@@ -86,4 +86,6 @@ class Batches:
 
     @staticmethod
     def results(batch: Batch) -> bytes:
-        return b"".join(json.dumps(line).encode() + b"\n" for line in batch.lines)
+        """JSON Lines with characters as they are, U+2028 among them, as services write them."""
+        lines = (json.dumps(line, ensure_ascii=False).encode() for line in batch.lines)
+        return b"".join(line + b"\n" for line in lines)

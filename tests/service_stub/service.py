@@ -123,7 +123,7 @@ class Service:
         return openai_wire.completion(body, digest, reply, self._cached, path)
 
     def _sent(self, content: dict[str, Any], fault: str) -> HttpReply:
-        body = json.dumps(content).encode()
+        body = json.dumps(content, ensure_ascii=False).encode()
         delay = self.settings.latency_s
         if fault == "slow":
             delay += self.settings.faults.slow_s

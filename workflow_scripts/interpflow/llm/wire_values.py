@@ -12,6 +12,7 @@ LONGEST_NAME = 200
 # structured output (Anthropic names up to about 700 tokens for tools).
 HIDDEN_TOKENS = 200
 HIDDEN_TOKENS_STRUCTURED = 1500
+_STRUCTURED = (b'"tools":', b'"output_config":', b'"response_format":')
 
 
 def whole_number(value: Any) -> int:
@@ -38,5 +39,5 @@ def unreadable(raw: RawResponse, why: str) -> Reading:
 def most_input_tokens(body: bytes) -> int:
     """A bound on a request's input tokens that holds for any text: no tokenizer makes more tokens
     than bytes. For prose it is about four times too much."""
-    structured = any(name in body for name in (b'"tools":', b'"output_config":', b'"response_f'))
+    structured = any(name in body for name in _STRUCTURED)
     return len(body) + (HIDDEN_TOKENS_STRUCTURED if structured else HIDDEN_TOKENS)
