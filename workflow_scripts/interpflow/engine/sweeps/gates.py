@@ -7,8 +7,6 @@ checks must pass; each compares two computations that agree only if the patch re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +17,13 @@ from interpflow.engine.metrics import Metric, combine_metrics
 from interpflow.engine.model import Model, Patch
 from interpflow.engine.sites import ATTENTION_COMPONENTS, Site, all_sites
 from interpflow.engine.sweeps.audit import tolerance_of
-from interpflow.engine.sweeps.plain_hooks import PLAIN_COMPONENTS, plain_patched_logits
+from interpflow.engine.sweeps.gate_report import GateReport, GateRow
+from interpflow.engine.sweeps.plain_gates import plain_rows
 from interpflow.engine.sweeps.result import SweepResult
 from interpflow.engine.sweeps.site_sweep import sweep_sites
 
 # Random directions the logits are read along when fast and slow sweeps are compared.
 N_PROJECTIONS = 4
-# Sites of each component that are compared with bare hooks.
-N_PLAIN_SITES = 4
 # A change of the logits, relative to the largest, that no rounding explains in float32.
 SMALLEST_MOVE = 1e-5
 
@@ -61,7 +58,8 @@ def run_gates(
         tolerance,
         seed,
     )
-    rows = [check.pairs_differ(), *check.self_patches(), *check.plain_writes()]
+    rows = [check.pairs_differ(), *check.self_patches()]
+    rows += plain_rows(model, check.base, tolerance, check.scale, seed)
     rows += [check.full_swap(), check.causality()]
     rows += [*check.random_moves(), check.row_alone()]
     local = renumbered(metric, pairs)
@@ -92,42 +90,6 @@ def _projections(vocab_size: int, seed: int) -> Metric:
         return {f"projection_{k}": found[:, k] for k in range(N_PROJECTIONS)}
 
     return metric
-
-
-@dataclass(frozen=True)
-class GateRow:
-    """One gate: passed when `value` is on the right side of `tolerance` (see `detail`)."""
-
-    name: str
-    passed: bool
-    value: float
-    tolerance: float
-    detail: str
-
-
-@dataclass(frozen=True)
-class GateReport:
-    """All gates, and per metric the largest difference between equivalent computations."""
-
-    rows: tuple[GateRow, ...]
-    noise_floor: dict[str, float]
-
-    @property
-    def failed(self) -> tuple[GateRow, ...]:
-        return tuple(row for row in self.rows if not row.passed)
-
-    @property
-    def passed(self) -> bool:
-        return not self.failed
-
-    def to_rows(self) -> list[dict[str, Any]]:
-        return [asdict(row) for row in self.rows]
-
-    def require(self) -> None:
-        """Raise RuntimeError listing the failed gates, if any."""
-        if self.failed:
-            lines = [f"{r.name}: {r.value:.3g} ({r.detail})" for r in self.failed]
-            raise RuntimeError("interventions are not proven to work:\n  " + "\n  ".join(lines))
 
 
 class _Check:
@@ -170,36 +132,6 @@ class _Check:
             limit = self.tolerance if component == "resid_mid" else 0.0
             rows.append(GateRow(f"self_patch[{component}]", value <= limit, value, limit, detail))
         return rows
-
-    def plain_writes(self) -> list[GateRow]:
-        """Patches of single sites against bare hooks that share no code with the engine's."""
-        generator = np.random.default_rng(np.random.SeedSequence([self.seed, 0x91A1]))
-        rows = []
-        for component in self.components:
-            if component not in PLAIN_COMPONENTS:
-                continue
-            sites = all_sites(self.model, [component])
-            picked = generator.choice(
-                len(sites), size=min(N_PLAIN_SITES, len(sites)), replace=False
-            )
-            worst = 0.0
-            for site in (sites[int(i)] for i in picked):
-                row = int(generator.integers(len(self.base)))
-                ids = self.base[row]
-                position = int(generator.integers(len(ids)))
-                states = self._states_of(site, ids)
-                values = self._random_like(states, site)
-                found = self.model.patch([ids], [Patch(site, [[position]], values=values)])[0]
-                expected = plain_patched_logits(
-                    self.model, ids, site, position, values[0, position]
-                )
-                worst = max(worst, self._gap(found, expected))
-            detail = "single sites patched as by bare hooks"
-            rows.append(self._still(f"plain_hooks[{component}]", worst, detail))
-        return rows
-
-    def _states_of(self, site: Site, ids: list[int]) -> Tensor:
-        return self.model.capture([ids], [site])[site]
 
     def full_swap(self) -> GateRow:
         sites = [*all_sites(self.model, ["resid_pre"]), Site("resid_post", self.model.n_layers - 1)]
@@ -288,7 +220,7 @@ class _Check:
         for name, slow in found[False].values.items():
             gap = float(np.nanmax(np.abs(found[True].values[name] - slow)))
             if name.startswith("projection_"):
-                worst = max(worst, gap / self._scale)
+                worst = max(worst, gap / self.scale)
             else:
                 noise[name] = gap
         detail = f"path {found[True].path}, {found[True].n_rows_no_op} no-op cells not run"
@@ -321,19 +253,19 @@ class _Check:
         for name in result.values:
             if name.startswith("projection_"):
                 gaps.append(np.abs(result.values[name][:, at, 0] - result.donor[name][:, None]))
-        return float(np.max(gaps)) / self._scale
+        return float(np.max(gaps)) / self.scale
 
     @property
-    def _scale(self) -> float:
+    def scale(self) -> float:
         largest = max(float(z.abs().max()) for z in (self.base_logits, self.donor_logits))
         return largest or 1.0
 
     def _gap(self, found: Tensor, expected: Tensor) -> float:
         gap = (found - expected).abs().max()
-        return float(gap) / self._scale if bool(gap.isfinite()) else float("inf")
+        return float(gap) / self.scale if bool(gap.isfinite()) else float("inf")
 
     def _worst_row(self, found: Tensor, expected: Tensor) -> float:
-        return float((found - expected).abs().amax(dim=-1).min()) / self._scale
+        return float((found - expected).abs().amax(dim=-1).min()) / self.scale
 
     def _still(self, name: str, value: float, detail: str) -> GateRow:
         return GateRow(name, value <= self.tolerance, value, self.tolerance, detail)

@@ -1,6 +1,7 @@
 """A patch by bare torch hooks, written apart from all else in the engine, to check it against.
 
-Only what a module takes in or gives out can be patched so; attention's inner states cannot.
+Only what a module takes in or gives out can be patched so; for attention's inner states see
+`plain_attention`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from torch import Tensor
 from interpflow.engine.model import Model, full_precision
 from interpflow.engine.sites import Site
 
-PLAIN_COMPONENTS = ("resid_pre", "head_out", "attn_out", "mlp_act", "mlp_out", "resid_post")
+PLAIN_COMPONENTS = (
+    "resid_pre", "head_out", "attn_out", "resid_mid", "mlp_act", "mlp_out", "resid_post",
+)  # fmt: skip
 
 
 def plain_patched_logits(
@@ -28,11 +31,17 @@ def plain_patched_logits(
         start = site.head * len(value)
         stop = start + len(value)
     times = architecture.multiplier(site)
+    # The residual between attention and MLP is what attention adds to the block's input.
+    stream = torch.zeros_like(value)
 
     def written(state: Tensor) -> Tensor:
         flat = state.reshape(len(ids), -1).clone()
-        flat[position, start:stop] = (value / times).to(flat)
+        flat[position, start:stop] = ((value - stream) / times).to(flat)
         return flat.reshape(state.shape)
+
+    def read(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        state = args[0] if args else kwargs["hidden_states"]
+        stream.copy_(state.reshape(len(ids), -1)[position])
 
     def before(_module: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if args:
@@ -51,18 +60,27 @@ def plain_patched_logits(
     }
     given_out = {
         "attn_out": parts.attention_outputs[:1],
+        "resid_mid": parts.attention_outputs[:1],
         "mlp_out": parts.mlp_outputs[:1],
         "resid_post": (parts.block,),
     }
     module = taken_in.get(site.component)
     if module is not None:
-        handle = module.register_forward_pre_hook(before, with_kwargs=True)
+        handles = [module.register_forward_pre_hook(before, with_kwargs=True)]
     else:
-        handle = given_out[site.component][0].register_forward_hook(after)
-    tokens = torch.tensor([ids], device=model.device)
+        handles = [given_out[site.component][0].register_forward_hook(after)]
+    if site.component == "resid_mid":
+        handles.append(parts.block.register_forward_pre_hook(read, with_kwargs=True))
     try:
-        with torch.no_grad():
-            logits = model.module(input_ids=tokens, use_cache=False).logits[0, -1]
+        return bare_logits(model, ids)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def bare_logits(model: Model, ids: list[int]) -> Tensor:
+    """Logits [vocab] at the last token of one prompt, by the model's own forward."""
+    tokens = torch.tensor([ids], device=model.device)
+    with torch.no_grad():
+        logits = model.module(input_ids=tokens, use_cache=False).logits[0, -1]
     return full_precision(logits)
