@@ -35,6 +35,8 @@ class Living:
             file = os.open(mark, os.O_RDWR)
         except FileNotFoundError:
             return False
+        except PermissionError:  # another user's, which cannot be tested
+            return True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -49,7 +51,7 @@ class Living:
         while True:
             name = uuid.uuid4().hex
             mark = self._folder / name
-            file = os.open(mark, os.O_CREAT | os.O_RDWR, 0o600)
+            file = os.open(mark, os.O_CREAT | os.O_RDWR, 0o666)
             fcntl.flock(file, fcntl.LOCK_EX)
             # Another process may have cleared it away before it was locked.
             if mark.exists():
