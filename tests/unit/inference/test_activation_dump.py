@@ -23,7 +23,7 @@ from interpflow.engine.sweeps.path import joining_blocks
 from interpflow.errors import UserError
 from interpflow.inference import activation_dump
 from interpflow.inference.activation_dump import dump_activations
-from interpflow.inference.top_logits import top_logits
+from interpflow.inference.top_logits import TopLogits
 from interpflow.paths import PROJECT_DIR
 from tests.unit.engine.tiny_models import VOCABULARY, tiny_model, tiny_module
 
@@ -336,8 +336,30 @@ def test_top_logits_in_tiles(monkeypatch: pytest.MonkeyPatch, k: int, columns: i
     monkeypatch.setattr("interpflow.inference.top_logits.TILE_COLUMNS", columns)
     monkeypatch.setattr("interpflow.inference.top_logits.TILE_ROWS", 4)
     model = tiny_model("gemma2", vocab_size=1203)
-    residual = torch.randn(11, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    values, ids = top_logits(model.architecture, residual, k)
-    best = model.unembed(residual).topk(k, dim=1)
-    torch.testing.assert_close(values, best.values)
-    assert torch.equal(ids, best.indices)
+    search = TopLogits(model.architecture, k)
+    generator = torch.Generator().manual_seed(0)
+    for n_rows in (11, 3, 5):  # what is left of the rows before in its memory does no harm
+        residual = torch.randn(n_rows, 32, dtype=torch.float64, generator=generator)
+        values, ids = search.of(residual)
+        best = model.unembed(residual).topk(k, dim=1)
+        torch.testing.assert_close(values, best.values)
+        assert torch.equal(ids, best.indices)
+
+
+def test_top_logits_beside_infinities_and_nan() -> None:
+    model = tiny_model("gpt2", "float32", vocab_size=4099)
+    head = model.architecture.unembedding
+    assert isinstance(head, torch.nn.Linear)
+    head.bias = torch.nn.Parameter(torch.full((4099,), float("-inf")))
+    with torch.no_grad():
+        head.bias[[5, 4097]] = 0.0
+        residual = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+        values, ids = TopLogits(model.architecture, 3).of(residual)
+        assert torch.isfinite(values[:, :2]).all()
+        assert torch.isneginf(values[:, 2]).all()
+        assert set(ids[:, :2].flatten().tolist()) == {5, 4097}
+        assert int(ids.max()) < 4099
+        head.bias[2000] = float("nan")
+        values, ids = TopLogits(model.architecture, 3).of(residual)
+    assert torch.isnan(values[:, 0]).all()
+    assert (ids[:, 0] == 2000).all()

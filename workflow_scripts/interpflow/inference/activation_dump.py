@@ -21,6 +21,7 @@ from interpflow.activations.writer import ActivationWriter
 from interpflow.engine.model import Model
 from interpflow.engine.passes.blocks import Blocks
 from interpflow.engine.passes.fast_modules import fast_modules
+from interpflow.engine.passes.freed_pages import freed_pages_kept
 from interpflow.engine.sites import Site
 from interpflow.engine.sweeps.path import joining_blocks
 from interpflow.errors import UserError
@@ -40,6 +41,7 @@ from interpflow.inference.packed_prompts import (
     equal_length_batches,
     pack_prompts,
 )
+from interpflow.inference.top_logits import TopLogits
 from interpflow.tables.provenance import Provenance
 
 # The residual stream: what enters block 0, and what leaves each block.
@@ -121,13 +123,18 @@ def dump_activations(
     )
     types = {record.site: record.dtype for record in plan.sites}
     blocks = joining_blocks(model) if plan.n_prompts else None
-    with ActivationWriter(path, plan, provenance=provenance) as writer, fast_modules(model.module):
+    top = TopLogits(model.architecture, top_k) if top_k else None
+    with (
+        freed_pages_kept(),
+        ActivationWriter(path, plan, provenance=provenance) as writer,
+        fast_modules(model.module),
+    ):
         remaining = writer.remaining()
         report = Progress(sum(map(len, remaining)), "activations", progress)
         for places in equal_length_batches(remaining, packed.lengths[order], token_budget):
             chosen = order[places.start : places.stop]
             ids, kept = packed.ids(chosen), packed.places(chosen)
-            found = _run(model, blocks, ids, kept, packed.kept is None, wanted, types)
+            found = _run(model, blocks, ids, kept, packed.kept is None, wanted, types, top)
             given = {
                 name: list(chain.from_iterable(values[i] for i in chosen))
                 for name, values in (columns or {}).items()
@@ -146,6 +153,7 @@ def _run(
     every: bool,
     wanted: Wanted,
     types: Mapping[str, str],
+    top: TopLogits | None,
 ) -> dict[str, Any]:
     """What is stored of a batch: name -> values [token, width], in their storage type where that
     holds them."""
@@ -167,6 +175,7 @@ def _run(
         KeptPlaces(rows, places, slots, int(kept[1].min()), every),
         wanted,
         put,
+        top,
     )
     return found
 

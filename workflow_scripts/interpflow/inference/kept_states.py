@@ -18,7 +18,7 @@ from interpflow.engine.passes.attention import Segment
 from interpflow.engine.passes.blocks import Blocks
 from interpflow.engine.passes.forward import run_forward
 from interpflow.engine.sites import Site
-from interpflow.inference.top_logits import top_logits
+from interpflow.inference.top_logits import TopLogits
 
 TOP_LOGITS, TOP_IDS = "top_logits", "top_ids"
 
@@ -31,10 +31,17 @@ def pattern_name(layer: int) -> str:
 
 
 def run_batch(
-    model: Model, blocks: Blocks | None, ids: Tensor, kept: KeptPlaces, wanted: Wanted, put: Put
+    model: Model,
+    blocks: Blocks | None,
+    ids: Tensor,
+    kept: KeptPlaces,
+    wanted: Wanted,
+    put: Put,
+    top: TopLogits | None = None,
 ) -> None:
     """Run token ids [batch, position] once and `put(name, values)` everything wanted, values
     [kept token, width] row after row. What is put may be changed by what runs next: copy it.
+    `top` searches for the `wanted.top_k` logits; handed over so that its memory is used again.
 
     Raises RuntimeError when a hook or the attention did not run exactly once.
     """
@@ -44,7 +51,8 @@ def run_batch(
         else:
             residual = _run_whole(model, ids, kept, wanted, put)
         if wanted.top_k:
-            logits, tokens = top_logits(model.architecture, residual, wanted.top_k)
+            search = top or TopLogits(model.architecture, wanted.top_k)
+            logits, tokens = search.of(residual)
             put(TOP_LOGITS, logits)
             put(TOP_IDS, tokens)
 
