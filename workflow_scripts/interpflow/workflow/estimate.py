@@ -11,6 +11,7 @@ from interpflow.tasks.counting.lexicon import load_lexicon
 from interpflow.tasks.counting.prompts import load_templates, render
 from interpflow.tasks.counting.setup import factorial_design
 from interpflow.workflow.plan import Plan, model_files
+from interpflow.workflow.service_costs import print_calls
 
 CHARACTERS_PER_TOKEN = 4.5  # of English text and word lists; a model's own tokenizer may differ
 # Places of a minimal pair that are patched: words after the swap, tail of the prompt, groups.
@@ -87,7 +88,7 @@ def model_shape(config: Config, name: str) -> tuple[int, int]:
 
 
 def print_estimate(config: Config) -> None:
-    """Print the table of costs."""
+    """Print the tables of costs: what is computed, and what is asked of language models."""
     costs = estimate_costs(config)
     print(f"{'rule':<22}{'model':<20}{'examples':>10}{'forward tokens':>16}"
           f"{'disk MB':>10}{'memory MB':>11}")  # fmt: skip
@@ -96,5 +97,5 @@ def print_estimate(config: Config) -> None:
               f"{cost.disk_mb:>10.1f}{cost.memory_mb:>11,}")  # fmt: skip
     tokens = sum(cost.forward_tokens for cost in costs)
     disk = sum(cost.disk_mb for cost in costs)
-    print(f"in all: {tokens:,} forward tokens (upper bound), {disk:.1f} MB on disk, "
-          "0 calls to language-model services, cost 0")  # fmt: skip
+    print(f"in all: {tokens:,} forward tokens (upper bound), {disk:.1f} MB on disk")
+    print_calls(config)
