@@ -1,5 +1,6 @@
 """The store: what was bought is found again, once, by any job; other files are refused."""
 
+import multiprocessing
 import os
 import resource
 import sqlite3
@@ -177,6 +178,34 @@ def test_foreign_files_are_refused(tmp_path):
     assert sqlite3.connect(other).execute("SELECT name FROM sqlite_master").fetchall() == [
         ("mine",)
     ]
+
+
+def _open_when_all_are_ready(path, ready, said):
+    ready.wait()
+    try:
+        with open_store(path) as store:
+            store.keep(request_of(os.getpid()), raw_of(1))
+        said.put("")
+    except Exception as error:
+        said.put(str(error))
+
+
+def test_eight_jobs_make_the_store_at_the_same_moment(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    for n in range(12):
+        ready, said = fork.Barrier(8), fork.Queue()
+        path = tmp_path / f"{n}.sqlite"
+        jobs = [
+            fork.Process(target=_open_when_all_are_ready, args=(path, ready, said))
+            for _ in range(8)
+        ]
+        for job in jobs:
+            job.start()
+        assert [said.get() for _ in jobs] == [""] * 8
+        for job in jobs:
+            job.join()
+        with open_store(path) as store, store.reading() as connection:
+            assert connection.execute("SELECT COUNT(*) FROM responses").fetchone() == (8,)
 
 
 def test_unusable_paths(tmp_path):

@@ -97,8 +97,12 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    # In one transaction: another job may be making the tables at this moment.
+    connection.execute("BEGIN")
     mine, version = _marks(connection)
-    if not mine and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+    foreign = not mine and connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    connection.execute("COMMIT")
+    if foreign:
         raise _not_ours(path)
     if mine and version != SCHEMA_VERSION:
         raise UserError(
