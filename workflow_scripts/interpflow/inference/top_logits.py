@@ -53,7 +53,8 @@ class TopLogits:
                 state = self._architecture.normalized(rows)
                 # A hooked one is called as it is; of few columns too many would be candidates.
                 hooked = unembedding._forward_hooks or unembedding._forward_pre_hooks
-                if hooked or n_tokens <= 2 * GROUP * self._k:
+                few = n_tokens <= 2 * GROUP * self._k
+                if type(unembedding) is not nn.Linear or hooked or few:
                     logits = self._architecture.scaled(unembedding(state))
                     found.append(full_precision(logits).topk(self._k, dim=1))
                 else:
