@@ -36,7 +36,7 @@ def settings_in(folder: Path, **more: Any) -> LlmSettings:
     prices = folder / "prices.csv"
     prices.write_text(
         "provider,model,host,input,cache_write_5m,cache_write_1h,cache_read,output,batch_factor,"
-        "valid_from,source\nstub,stub,,0,0,0,0,1000000,0.5,2026-01-01,test\n"
+        "valid_from,source\nstub,*,,0,0,0,0,1000000,0.5,2026-01-01,test\n"
     )
     return LlmSettings(store=str(folder / "answers.sqlite"), prices=str(prices), **more)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from interpflow.config.llm import RoleModel
+from interpflow.errors import UserError
 from interpflow.llm.answers import Answer
 from interpflow.llm.asking import answer_with
 from interpflow.llm.batches import Limits
@@ -31,8 +32,10 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "no-key")
 
 
-def by_batch(url: str, folder: Path, n: int, batch: bool = True, **more: Any) -> list[Answer]:
-    role = RoleModel(provider="anthropic", model="stub", base_url=url, batch=batch)
+def by_batch(
+    url: str, folder: Path, n: int, batch: bool = True, model: str = "stub", **more: Any
+) -> list[Answer]:
+    role = RoleModel(provider="anthropic", model=model, base_url=url, batch=batch)
     llm = settings_in(folder, max_cost_usd=1e6, max_attempts=5)
     wanted = asks(n, max_tokens=MOST_USD, **more)
     return answer_with(open_provider(role), wanted, role, llm, purpose="test", limits=QUICK)
@@ -48,6 +51,15 @@ def test_batches_answer_and_are_the_same_answers_for_single_calls(tmp_path: Path
         assert [each.text for each in again] == [each.text for each in answers]
         assert len(stub.billed_entries) == 100
         assert all(entry["batch"] for entry in stub.billed_entries)
+
+
+@pytest.mark.parametrize("model", ["unknown-model", "retired-model"])
+def test_no_batch_is_made_for_a_model_that_is_not_there(tmp_path: Path, model: str) -> None:
+    with ServiceStub(None, reply) as stub:
+        with pytest.raises(UserError, match=model) as error:
+            by_batch(stub.url, tmp_path, 3, model=model)
+        assert "llm.roles" in error.value.where
+        assert not [sent for sent in stub.requests if "batches" in str(sent)]
 
 
 def test_an_invalid_answer_of_a_batch_is_asked_anew_in_another(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from typing import cast
 from interpflow.llm.batches import BatchProvider, Limits, answer_by_batch
 from interpflow.llm.budget import Budget
 from interpflow.llm.draws import Question, look_up
+from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.feeding import is_settled
 from interpflow.llm.ledger import Books
 from interpflow.llm.progress import Progress
+from interpflow.llm.providers import ChecksModel
 from interpflow.llm.stopping import Stop, stopped_by_signals
 from interpflow.llm.store import open_store
 from interpflow.llm.terms import Terms, settle
@@ -52,6 +54,10 @@ async def _rounds(
 ) -> None:
     _look_up(books, terms, asked)
     left = [question for question in asked if not is_settled(question, terms, progress)]
+    if left and isinstance(terms.provider, ChecksModel):
+        # A batch is accepted whatever its model is called, and fails as a whole hours later.
+        with suppress(ServiceFailure):  # creating the batch meets the same trouble and says so
+            await terms.provider.check_model()
     while left:
         failed = await answer_by_batch(
             [question.following() for question in left],

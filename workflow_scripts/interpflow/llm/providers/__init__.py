@@ -61,6 +61,15 @@ class SendsMany(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksModel(Protocol):
+    """A provider that can ask its service whether the model exists."""
+
+    async def check_model(self) -> None:
+        """Raise UserError for an unknown or retired model, ServiceFailure without an answer."""
+        ...
+
+
 def open_provider(
     settings: RoleModel, models: Mapping[str, ModelSettings] | None = None
 ) -> Provider:
