@@ -176,6 +176,7 @@ def test_killed_at_random_moments_nothing_acknowledged_is_lost(tmp_path):
         time.sleep(rng.random() * 0.01)
         job.send_signal(signal.SIGKILL)
         lines += job.communicate()[0].splitlines()
+        assert all(lines), "the job ended by itself"
         for line in lines:
             what, n = line.split()
             said[what].add(int(n))
