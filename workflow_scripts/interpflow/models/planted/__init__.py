@@ -1,5 +1,6 @@
 """Models whose inner workings are known because they were written down, to test methods against."""
 
+from interpflow.models.planted.edge_truth import PlantedEdge, roles_of_edges
 from interpflow.models.planted.models import PlantedModel, planted_gpt2, planted_llama
 from interpflow.models.planted.pairs import PlantedPair
 from interpflow.models.planted.scoring import (
@@ -15,6 +16,7 @@ from interpflow.models.planted.truth import TASKS, PlantedSite, Role, Task, role
 __all__ = [
     "TASKS",
     "NullCalibration",
+    "PlantedEdge",
     "PlantedModel",
     "PlantedPair",
     "PlantedSite",
@@ -26,6 +28,7 @@ __all__ = [
     "planted_gpt2",
     "planted_llama",
     "roles_of",
+    "roles_of_edges",
     "score_against_truth",
     "score_directions",
 ]

@@ -17,6 +17,7 @@ from transformers import (
 
 from interpflow.errors import UserError
 from interpflow.models.planted.answers import unembedding
+from interpflow.models.planted.edge_truth import PlantedEdge, planted_edges
 from interpflow.models.planted.features import (
     D_MODEL,
     NORM_EPSILON,
@@ -94,7 +95,7 @@ def planted_gpt2(task: Task = "induction") -> PlantedModel:
         _put(blocks[layer].mlp.c_fc.weight[:, own], ACTIVATION_SCALE * reading(mlp.reads).T)
         _put(blocks[layer].mlp.c_proj.weight[own], writing(mlp.writes).T / ACTIVATION_SCALE)
     _put(module.lm_head.weight, unembedding())
-    return PlantedModel(module, task, planned_truth(task))
+    return PlantedModel(module, task, planned_truth(task), planted_edges(task, N_HEADS))
 
 
 def planted_llama(task: Task = "induction") -> PlantedModel:
@@ -147,7 +148,7 @@ def planted_llama(task: Task = "induction") -> PlantedModel:
         _put(into.up_proj.weight[own], reading(constant_row()))
         _put(into.down_proj.weight[:, own], writing(mlp.writes) / ACTIVATION_SCALE)
     _put(module.lm_head.weight, unembedding())
-    return PlantedModel(module, task, planned_truth(task))
+    return PlantedModel(module, task, planned_truth(task), planted_edges(task, N_KV_HEADS))
 
 
 def _check_task(task: str) -> None:
@@ -179,13 +180,14 @@ def _put(weight: torch.Tensor, values: Array) -> None:
 class PlantedModel:
     """A planted model with what is known about it.
 
-    truth: every head and every MLP with its role in the task. Token ids are those of
-    `vocabulary.TOKENS`; there is no tokenizer.
+    truth: every head and every MLP with its role in the task; edge_truth: every edge between them.
+    Token ids are those of `vocabulary.TOKENS`; there is no tokenizer.
     """
 
     module: PreTrainedModel
     task: Task
     truth: tuple[PlantedSite, ...]
+    edge_truth: tuple[PlantedEdge, ...]
 
     def make_pairs(self, n: int, seed: int) -> tuple[PlantedPair, ...]:
         """`n` pairs of the task, answered rightly by the model; see `pairs.make_pairs`."""
