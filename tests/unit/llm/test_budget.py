@@ -144,7 +144,7 @@ def test_eight_jobs_at_once_never_pass_the_cap(tmp_path):
 
 
 BUYER = """
-    import sys
+    import os, sys
     from interpflow.llm.answers import RawResponse, Usage
     from interpflow.llm.budget import Budget
     from interpflow.llm.requests import Request
@@ -156,11 +156,11 @@ BUYER = """
             request = Request("anthropic", "m", "messages", "https://h", "v", (), b'{"n":%d}' % n)
             assert store.claim([request.key], "a")
             assert budget.reserve(request.key, 0.01)
-            print("sent", n, flush=True)
+            os.write(1, b"sent %d\\n" % n)  # whole, or not at all
             store.keep(request, RawResponse(b'{"answer":%d}' % n))
-            print("kept", n, flush=True)
+            os.write(1, b"kept %d\\n" % n)  # whole, or not at all
             store.settle(request.key, "ok", Usage(1), 0.004, "p", "", "m", 1, "")
-            print("settled", n, flush=True)
+            os.write(1, b"settled %d\\n" % n)  # whole, or not at all
 """
 
 
