@@ -1,6 +1,7 @@
 """Requests per second of the client of language-model services, and where its time goes.
 
-    PYTHONPATH=workflow_scripts python -m tests.benchmarks.services_client [--provider anthropic] [--n 5000] [--concurrency 200]
+    PYTHONPATH=workflow_scripts python -m tests.benchmarks.services_client \\
+        [--provider anthropic] [--n 5000] [--concurrency 200]
 
 The stub of tests/service_stub runs in its own process. Three works, in the order of what they add:
 `sdk` sends the frozen requests through the provider alone (no store, no pacing); `client` buys them

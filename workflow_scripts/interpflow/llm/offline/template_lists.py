@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from interpflow.config.identity import derived_seed
@@ -19,8 +19,8 @@ OTHER = "other"
 def template_lists(item: Mapping[str, Any], sample: int) -> dict[str, Any]:
     """Lists of item["lists"] (each {"length", "count"}), as `LISTS_SCHEMA` wants them.
 
-    Words of item["avoid"] are not used; a word comes twice in a call only when the lexicon has too
-    few. Raises UserError for an unknown category, and where a list needs more words than it has.
+    Words of item["avoid"] are not used where others suffice; a word comes twice in a call only when
+    the lexicon has too few. Raises UserError for an unknown category, and where a list needs more words than it has.
     """
     lexicon, category = lexicon_of(item), str(field(item, "category"))
     if category not in lexicon.categories:
@@ -31,16 +31,26 @@ def template_lists(item: Mapping[str, Any], sample: int) -> dict[str, Any]:
         )
     rng = random.Random(derived_seed(int(item.get("seed", 0)), "template_lists", category, sample))
     avoided = {normal_form(word) for word in item.get("avoid", ())}
-    members = _Deck([w for w in lexicon.members(category) if w not in avoided], rng)
-    others = _Deck([w for w in lexicon.non_members(category) if w not in avoided], rng)
+    shapes = field(item, "lists")
+    most_members = max((shape["count"] for shape in shapes), default=0)
+    most_others = max((shape["length"] - shape["count"] for shape in shapes), default=0)
+    members = _deck(lexicon.members(category), avoided, most_members, rng)
+    others = _deck(lexicon.non_members(category), avoided, most_others, rng)
     lists = []
-    for shape in field(item, "lists"):
+    for shape in shapes:
         count, rest = shape["count"], shape["length"] - shape["count"]
         drawn = [(word, True) for word in members.draw(count)]
         drawn += [(word, False) for word in others.draw(rest)]
         rng.shuffle(drawn)
         lists.append({"words": [_labelled(*entry, category, lexicon) for entry in drawn]})
     return {"lists": lists}
+
+
+def _deck(words: Sequence[str], avoided: Set[str], needed: int, rng: random.Random) -> _Deck:
+    """A deck without the words to avoid, but for those that the longest list needs."""
+    kept = [word for word in words if word not in avoided]
+    worn = [word for word in words if word in avoided]
+    return _Deck(kept + worn[: max(needed - len(kept), 0)], rng)
 
 
 class _Deck:

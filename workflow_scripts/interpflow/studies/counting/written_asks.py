@@ -29,6 +29,7 @@ def lists_ask(
     sample: int,
     ask_id: str,
     seed: int,
+    lexicon_path: str | None = None,
 ) -> Ask:
     """Ask for one list per shape. `sample` tells rounds apart, so that equal asks are new draws."""
     words = sum(length for length, _ in shapes)
@@ -43,11 +44,15 @@ def lists_ask(
             "category": category,
             "lists": [{"length": length, "count": count} for length, count in shapes],
             "seed": seed,
+            "avoid": list(avoid),
+            "lexicon": lexicon_path,
         },
     )
 
 
-def membership_ask(word: str, category: str, lexicon: Lexicon) -> Ask:
+def membership_ask(
+    word: str, category: str, lexicon: Lexicon, lexicon_path: str | None = None
+) -> Ask:
     """Ask whether a word belongs to a category; its id is "category: word"."""
     return Ask(
         id=f"{category}: {word}",
@@ -55,7 +60,12 @@ def membership_ask(word: str, category: str, lexicon: Lexicon) -> Ask:
         turns=(Turn("user", membership_question(word, category, lexicon.plural(category))),),
         choices=MEMBERSHIPS,
         max_tokens=MEMBERSHIP_TOKENS,
-        item={"task": "membership", "word": word, "category": category},
+        item={
+            "task": "membership",
+            "word": word,
+            "category": category,
+            "lexicon": lexicon_path,
+        },
     )
 
 

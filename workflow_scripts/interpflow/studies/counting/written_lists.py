@@ -57,7 +57,7 @@ def write_round(
         read_rounds(earlier_lists, "counting_written_lists"),
         read_rounds(earlier_verdicts, "counting_list_verdicts"),
     )
-    asks = planned_asks(state, data.llm, round_number, lexicon, seed)
+    asks = planned_asks(state, data.llm, round_number, lexicon, seed, lexicon_path)
     planned = {ask.id: (category, shapes) for ask, category, shapes in asks}
     answers = (
         answer([ask for ask, _, _ in asks], llm.roles.generator, llm,
@@ -72,7 +72,12 @@ def write_round(
 
 
 def planned_asks(
-    state: WrittenState, settings: CountingLlmData, round_number: int, lexicon: Lexicon, seed: int
+    state: WrittenState,
+    settings: CountingLlmData,
+    round_number: int,
+    lexicon: Lexicon,
+    seed: int,
+    lexicon_path: str | None = None,
 ) -> list[tuple[Ask, str, tuple[Shape, ...]]]:
     """The asks of a round, each with its category and the shapes of its lists."""
     missing: dict[str, list[Shape]] = {}
@@ -96,6 +101,7 @@ def planned_asks(
                 sample=round_number * CALLS_PER_ROUND + start // settings.lists_per_call,
                 ask_id=f"round {round_number}, {category}, call {start // settings.lists_per_call}",
                 seed=derived_seed(seed, "counting", "written", round_number, category, start),
+                lexicon_path=lexicon_path,
             )  # fmt: skip
             asks.append((ask, category, some))
     return asks

@@ -71,7 +71,9 @@ def judge_round(
     open_questions = [question for question, verdict in known.items() if verdict is None]
     measure = round_number == 1 and bool(lists)
     gold = gold_questions(design.categories, lexicon, data.llm, seed) if measure else {}
-    votes = ask_validators([*open_questions, *gold], lexicon, llm, models, round_number)
+    votes = ask_validators(
+        [*open_questions, *gold], lexicon, lexicon_path, llm, models, round_number
+    )
     rows = word_rows(known, gold, votes, llm.roles.validator, round_number)
     truth = {(row["category"], row["word"]): row["verdict"] for row in rows if not row["is_gold"]}
     verdicts = accept(lists, truth, state, data, round_number)
@@ -107,27 +109,31 @@ def gold_questions(
 def ask_validators(
     questions: Sequence[Question],
     lexicon: Lexicon,
+    lexicon_path: str | None,
     llm: LlmSettings,
     models: dict[str, ModelSettings],
     round_number: int,
 ) -> dict[Question, list[Membership]]:
     """Votes on each question, in the order of the validators; each question is asked once."""
-    distinct = list(dict.fromkeys(questions))
-    asks = {membership_ask(word, category, lexicon).id: (category, word)
-            for category, word in distinct}  # fmt: skip
+    asks = {
+        question: membership_ask(word, category, lexicon, lexicon_path)
+        for question in dict.fromkeys(questions)
+        for category, word in [question]
+    }
+    question_of = {ask.id: question for question, ask in asks.items()}
     votes: dict[Question, list[Membership]] = defaultdict(list)
-    if not distinct:
+    if not asks:
         return votes
     for judge in llm.roles.validator:
         found = answer(
-            [membership_ask(word, category, lexicon) for category, word in distinct],
+            list(asks.values()),
             judge,
             llm,
             purpose=f"counting memberships, round {round_number}",
             models=models,
         )
         for reply in found:
-            votes[asks[reply.id]].append(membership_of(reply))
+            votes[question_of[reply.id]].append(membership_of(reply))
     return votes
 
 
