@@ -20,7 +20,8 @@ def template_lists(item: Mapping[str, Any], sample: int) -> dict[str, Any]:
     """Lists of item["lists"] (each {"length", "count"}), as `LISTS_SCHEMA` wants them.
 
     Words of item["avoid"] are not used where others suffice; a word comes twice in a call only when
-    the lexicon has too few. Raises UserError for an unknown category, and where a list needs more words than it has.
+    the lexicon has too few. Raises UserError for an unknown category, and where a list needs more
+    words than it has.
     """
     lexicon, category = lexicon_of(item), str(field(item, "category"))
     if category not in lexicon.categories:
