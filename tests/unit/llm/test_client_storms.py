@@ -107,6 +107,18 @@ def test_killed_at_25_random_moments(tmp_path: Path) -> None:
     kill_and_go_on(tmp_path, n=2000, n_kills=25)
 
 
+def test_answers_that_arrive_damaged_count_as_the_most_they_can_have_cost(tmp_path: Path) -> None:
+    cap = 3 * MOST_USD
+    llm = settings_in(tmp_path, max_cost_usd=cap, max_failed_share=1.0)
+    with ServiceStub(Faults(rates={"malformed": 0.9}), reply) as stub:
+        with pytest.raises(UserError, match=r"llm\.max_cost_usd"):
+            buy(stub.openai_url, asks(40, max_tokens=MOST_USD), llm)
+        n_billed = sum(stub.billed.values())
+    assert ANSWER_USD * n_billed <= held_usd(tmp_path) <= cap
+    spent = "SELECT DISTINCT cost_nano / 1000000000 FROM responses WHERE outcome = 'error'"
+    assert rows(tmp_path, spent) == [(MOST_USD,)]
+
+
 @pytest.mark.parametrize("n_jobs", [pytest.param(8, marks=pytest.mark.slow), 3])
 def test_parallel_jobs_share_one_cap_and_never_pass_it(tmp_path: Path, n_jobs: int) -> None:
     cap = 3000

@@ -14,6 +14,7 @@ from interpflow.llm import batch_journal as journal
 from interpflow.llm.answers import RawResponse
 from interpflow.llm.batch_journal import Journaled
 from interpflow.llm.batch_service import BatchService, RowKind
+from interpflow.llm.call_costs import cost_usd
 from interpflow.llm.failures import ServiceFailure, kind_of_status
 from interpflow.llm.prices import Price
 from interpflow.llm.progress import Progress
@@ -98,9 +99,10 @@ def _enter(
     # In one transaction, as the service keeps its results: what is undone is fetched again.
     with store.together():
         for key, raw in answered.items():
-            store.keep(store.request(key), replace(raw, sent_at=batch.intended_at, received_at=now))
+            request = store.request(key)
+            store.keep(request, replace(raw, sent_at=batch.intended_at, received_at=now))
             reading = provider.read(raw)
-            cost = price.cost(reading.usage, batch=True) if price else 0.0
+            cost = cost_usd(price, provider, request, reading, longest=0, batch=True)
             store.settle(
                 key, reading.outcome, reading.usage, cost, price.id if price else "",
                 reading.request_id, reading.model, 1, reading.why,

@@ -23,6 +23,7 @@ from interpflow.llm.batch_collecting import GONE, collect, holds
 from interpflow.llm.batch_journal import Journaled
 from interpflow.llm.batch_service import BatchService, BatchSummary
 from interpflow.llm.budget import Budget
+from interpflow.llm.call_costs import load_of, most_usd
 from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.pacing import backoff_s
 from interpflow.llm.prices import Price
@@ -250,10 +251,7 @@ class _Run:
             self.progress.gave_up()
 
     def _bound(self, request: Request) -> float:
-        if self.price is None:
-            return 0.0
-        tokens = self.provider.estimated_input_tokens(request)
-        return self.price.upper_bound(tokens, int(request.content["max_tokens"]), batch=True)
+        return most_usd(self.price, load_of(self.provider, request, 0), batch=True)
 
     def _cap_reached(self, requests: list[Request]) -> UserError:
         least = min(self._bound(request) for request in requests)

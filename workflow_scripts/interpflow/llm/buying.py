@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from interpflow.llm import reasons
 from interpflow.llm.answers import RawResponse
+from interpflow.llm.call_costs import load_of, most_usd
 from interpflow.llm.draws import Question, draw_of
 from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.ledger import Books
@@ -51,7 +52,7 @@ class Buyer:
         Raises Halt when the run is stopped.
         """
         request = question.following()
-        load = _load(self.terms, request)
+        load = load_of(self.terms.provider, request, self.terms.role.max_tokens)
         n_tries = n_slow = 0
         while True:
             self.stop.check()
@@ -76,7 +77,7 @@ class Buyer:
         """Null when the draw arrived and is in the books."""
         task = asyncio.current_task()
         assert task is not None
-        bound = self._bound(load)
+        bound = most_usd(self.terms.price, load)
         await self.pace.enter(load)
         try:
             try:
@@ -167,10 +168,6 @@ class Buyer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), ROOM_POLL_S)
 
-    def _bound(self, load: Load) -> float:
-        price = self.terms.price
-        return price.upper_bound(load.input_tokens, load.max_tokens) if price else 0.0
-
     def _stop_if_useless(self, failure: ServiceFailure) -> None:
         """Ask for the stop where no later call can bring more."""
         role = self.terms.role
@@ -194,14 +191,6 @@ def _reserved(books: Books, request: Request, bound: float) -> tuple[bool, float
     """Whether the call's worst cost is now held; USD spent and held, by any job, at that moment."""
     got = books.budget.reserve(request.key, bound)
     return got, books.budget.spent_usd, books.budget.reserved_usd
-
-
-def _load(terms: Terms, request: Request) -> Load:
-    """The most that a call can take, from the body that is sent."""
-    body = request.content
-    longest = [body[name] for name in ("max_tokens", "max_completion_tokens") if name in body]
-    n_input = terms.provider.estimated_input_tokens(request)
-    return Load(n_input, int(max(longest, default=terms.role.max_tokens)))
 
 
 def _wait_s(failure: ServiceFailure, n_tries: int) -> float:

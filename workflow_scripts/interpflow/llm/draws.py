@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from interpflow.llm.store import Store, Stored
 
 MOST_INVALID = 3
-# USD of a response, from what it says of its usage and how it came.
-Cost = Callable[[Reading, RawResponse], float]
+# USD of a response to a request, from what it says of its usage and how it came.
+Cost = Callable[[Request, Reading, RawResponse], float]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def draw_of(
 ) -> Draw:  # fmt: skip
     """Read a response and price it."""
     reading = provider.read(raw)
-    return Draw(request, reading, check(question.ask, reading), cost(reading, raw), from_store)
+    usd = cost(request, reading, raw)
+    return Draw(request, reading, check(question.ask, reading), usd, from_store)
 
 
 def look_up(

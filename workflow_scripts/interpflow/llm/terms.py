@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from interpflow.config.llm import LlmSettings, RoleModel
 from interpflow.llm.answers import RawResponse, Reading
+from interpflow.llm.call_costs import cost_usd
 from interpflow.llm.draws import Draw
 from interpflow.llm.ledger import Books, Ledger
 from interpflow.llm.pacing import Clock
 from interpflow.llm.providers import Provider
+from interpflow.llm.requests import Request
 
 if TYPE_CHECKING:
     from interpflow.llm.prices import Price
@@ -40,10 +42,12 @@ class Terms:
     grace_s: float = GRACE_S
     owner: str = field(default_factory=this_owner)
 
-    def cost(self, reading: Reading, raw: RawResponse) -> float:
+    def cost(self, request: Request, reading: Reading, raw: RawResponse) -> float:
         """USD of a response, from the tokens it says it used; less if it came by a batch."""
-        by_batch = raw.channel != "sync"
-        return self.price.cost(reading.usage, batch=by_batch) if self.price else 0.0
+        return cost_usd(
+            self.price, self.provider, request, reading,
+            longest=self.role.max_tokens, batch=raw.channel != "sync",
+        )  # fmt: skip
 
 
 def settle(books: Books, terms: Terms, draw: Draw, n_tries: int) -> None:
