@@ -23,8 +23,8 @@ MIN_YOUDEN_SUM = 1.05
 
 
 def rogan_gladen(
-    n_positive: int,
-    n: int,
+    n_positive: float,
+    n: float,
     *,
     true_positives: int,
     n_gold_positive: int,
@@ -36,12 +36,13 @@ def rogan_gladen(
     """Share of positives behind `n_positive` of `n` positive verdicts (Rogan & Gladen 1978).
 
     Sensitivity is `true_positives` of `n_gold_positive`, specificity `true_negatives` of
-    `n_gold_negative`; both are taken to hold for the items judged (compare them by stratum). The
-    estimate is cut to [0, 1]; the interval is Lang & Reiczigel's (2014). Undefined without verdicts
-    or gold of both kinds, or when the validator hardly tells them apart.
+    `n_gold_negative`; both are taken to hold for the items judged (compare them by stratum). Of
+    items in clusters, `n` is the effective number (`clustered_share`). The estimate is cut to
+    [0, 1]; the interval is Lang & Reiczigel's (2014). Undefined without verdicts or gold of both
+    kinds, or when the validator hardly tells them apart.
     """
-    record = {"test": "rogan_gladen", "n_units": n, "ci_level": level}
-    if n == 0 or n_gold_positive == 0 or n_gold_negative == 0:
+    record = {"test": "rogan_gladen", "n_units": round(n), "ci_level": level}
+    if n <= 0 or n_gold_positive == 0 or n_gold_negative == 0:
         return undefined(quantity, EMPTY_CELL, **record)
     sensitivity, specificity = true_positives / n_gold_positive, true_negatives / n_gold_negative
     if sensitivity + specificity <= MIN_YOUDEN_SUM:
@@ -142,6 +143,10 @@ def weighted_sum(
     record = {
         "test": test,
         "n_units": sum(part.n_units for part, _ in parts),
+        "n_clusters": None
+        if any(part.n_clusters is None for part, _ in parts)
+        else sum(part.n_clusters or 0 for part, _ in parts),
+        "n_dropped": sum(part.n_dropped for part in estimates),
         "ci_level": parts[0][0].ci_level if parts else 0.95,
     }
     missing = [flag for part, _ in parts if not part.defined for flag in part.flags]

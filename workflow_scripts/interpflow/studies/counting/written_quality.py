@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from interpflow.stats.clustered_share import clustered_proportion, clustered_share
 from interpflow.stats.intervals import proportion
 from interpflow.stats.misclassification import rogan_gladen, weighted_sum
 from interpflow.stats.rater_agreement import RaterAgreement, rater_agreement
@@ -18,9 +20,8 @@ from interpflow.tables.parquet import write_table
 from interpflow.tables.provenance import Provenance
 from interpflow.tasks.counting.membership import MEMBERSHIPS
 
-# One label: category, word, and what the generator says of it. A label given in many lists is one
-# label: its lists are not independent evidence.
-Label = tuple[str, str, bool]
+Question = tuple[str, str]  # category, word
+Label = tuple[str, str, bool]  # category, word, and what the generator says of it
 
 
 def written_quality(
@@ -74,45 +75,66 @@ def label_accuracy(
 ) -> list[Estimate]:
     """Share of the generator's labels that are right: known, apparent, corrected, and in all.
 
+    A label counts as often as it was given; the words are the clusters, as a word's truth and the
+    verdict on it are the same in every list. Words of unclear membership are dropped: nobody can
+    say whether their labels are right.
+
     Of words that the lexicon holds, the truth is known. Of the others the validators' verdicts are
     corrected by what the validators get right on words of known membership, members and others
     apart (Rogan & Gladen 1978): this takes it that they judge the words that the lexicon has not
-    as well as those it has.
+    as well as those it has. Both parts rest on the same known words; what raises one of them lowers
+    the other, so that the interval of their sum is rather wide.
     """
     verdict_of = {(row["category"], row["word"]): row for row in judged}
-    known: list[bool] = []
-    open_labels: dict[bool, list[str]] = {True: [], False: []}
-    for category, word, is_member in labels:
+    known: dict[Question, dict[bool, int]] = defaultdict(lambda: {True: 0, False: 0})
+    others: dict[bool, list[tuple[Question, str, int]]] = {True: [], False: []}
+    for (category, word, is_member), uses in labels.items():
         row = verdict_of.get((category, word))
-        if row is None or row["lexicon"] == "unclear":
+        if row is None:
             continue
         if row["decided_by"] == "lexicon":
-            known.append((row["verdict"] == "yes") == is_member)
+            verdict = row["verdict"]
+            if verdict != "unclear":
+                known[category, word][(verdict == "yes") == is_member] += uses
         else:
-            open_labels[is_member].append(row["verdict"])
-    exact = proportion(sum(known), len(known), quantity="label accuracy, words in the lexicon")
-    apparent_right = sum(v == "yes" for v in open_labels[True]) + sum(
-        v == "no" for v in open_labels[False]
-    )
-    n_open = len(open_labels[True]) + len(open_labels[False])
-    apparent = proportion(apparent_right, n_open, quantity="label accuracy, other words, as judged")
+            others[is_member].append(((category, word), row["verdict"], uses))
+    exact = clustered_proportion(
+        [uses[True] for uses in known.values()], [sum(uses.values()) for uses in known.values()],
+        quantity="label accuracy, words in the lexicon",
+    )  # fmt: skip
     parts = [
-        _corrected(open_labels[True], gold, "yes", "labels member, corrected"),
-        _corrected(open_labels[False], gold, "no", "labels non-member, corrected"),
+        _corrected(others[True], gold, "yes", "labels member, corrected"),
+        _corrected(others[False], gold, "no", "labels non-member, corrected"),
     ]
-    sizes = [len(open_labels[True]), len(open_labels[False])]
+    n_open = sum(part.n_units for part in parts)
     corrected = weighted_sum(
         parts,
-        [size / n_open if n_open else 0 for size in sizes],
+        [part.n_units / n_open if n_open else 0 for part in parts],
         quantity="label accuracy, other words, corrected",
     )
-    n = len(known) + n_open
+    n = exact.n_units + n_open
     overall = weighted_sum(
         [exact, *parts],
-        [size / n if n else 0 for size in (len(known), *sizes)],
+        [part.n_units / n if n else 0 for part in (exact, *parts)],
         quantity="label accuracy, all words, corrected",
     )
-    return [exact, apparent, *parts, corrected, overall]
+    return [exact, _apparent(others), *parts, corrected, overall]
+
+
+def _apparent(others: Mapping[bool, Sequence[tuple[Question, str, int]]]) -> Estimate:
+    """Share of labels that the verdicts say are right."""
+    right: dict[Question, dict[bool, int]] = defaultdict(lambda: {True: 0, False: 0})
+    n_dropped = 0
+    for is_member, given in others.items():
+        for word, verdict, uses in given:
+            if verdict == "unclear":
+                n_dropped += uses
+            else:
+                right[word][(verdict == "yes") == is_member] += uses
+    return clustered_proportion(
+        [uses[True] for uses in right.values()], [sum(uses.values()) for uses in right.values()],
+        quantity="label accuracy, other words, as judged", n_dropped=n_dropped,
+    )  # fmt: skip
 
 
 def disagreements(lists: Sequence[Row], words: Sequence[Row]) -> list[dict[str, Any]]:
@@ -151,20 +173,33 @@ def _shown(row: Row, is_member: bool | None, n_lists: int, kind: str) -> dict[st
 
 
 def _corrected(
-    verdicts: Sequence[str], gold: Sequence[Row], positive: str, quantity: str
+    given: Sequence[tuple[Question, str, int]], gold: Sequence[Row], positive: str, quantity: str
 ) -> Estimate:
-    """Share of words that truly are what `positive` says, from the verdicts on them."""
-    asked = [row for row in gold if row["votes"]]
-    right = [_vote(row) == positive for row in asked if row["lexicon"] == positive]
-    wrong = [_vote(row) == positive for row in asked if row["lexicon"] != positive]
-    return rogan_gladen(
-        sum(verdict == positive for verdict in verdicts),
-        len(verdicts),
+    """Share of labels whose words truly are what `positive` says, from the verdicts on them.
+
+    Of words and gold that the validators did not leave open.
+    """
+    asked = [(row["lexicon"], _vote(row)) for row in gold if row["votes"]]
+    right = [vote == positive for truth, vote in asked if truth == positive and vote != "unclear"]
+    wrong = [vote == positive for truth, vote in asked if truth != positive and vote != "unclear"]
+    decided = [(verdict == positive, uses) for _, verdict, uses in given if verdict != "unclear"]
+    sizes = [uses for _, uses in decided]
+    share = clustered_share([uses * agrees for agrees, uses in decided], sizes)
+    n = share.n_effective if share else 0.0
+    found = rogan_gladen(
+        share.share * n if share else 0.0,
+        n,
         true_positives=sum(right),
         n_gold_positive=len(right),
         true_negatives=len(wrong) - sum(wrong),
         n_gold_negative=len(wrong),
         quantity=quantity,
+    )
+    return replace(
+        found,
+        n_units=sum(sizes),
+        n_clusters=len(sizes),
+        n_dropped=sum(uses for _, _, uses in given) - sum(sizes),
     )
 
 
