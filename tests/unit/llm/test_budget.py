@@ -102,6 +102,30 @@ def test_cap_holds_over_all_that_the_store_ever_bought(tmp_path):
                 budget.settle(f"k{cap}", 0.4)
 
 
+def test_what_a_job_held_that_ended_meanwhile_is_waited_for_no_longer(tmp_path):
+    path = tmp_path / "answers.sqlite"
+    with open_store(path) as store:
+        budget = Budget(store, 1.0)
+        with open_store(path) as other:
+            assert Budget(other, 1.0).reserve("k", 0.9)
+            assert not budget.reserve("mine", 0.2)
+            assert budget.reserved_usd == 0.9
+        # As after a kill: its reservation stays, its mark is gone.
+        assert not budget.reserve("mine", 0.2)
+        assert (budget.reserved_usd, budget.presumed_usd) == (0, 0.9)
+
+
+def test_a_job_gives_back_only_what_it_reserved_itself(tmp_path):
+    path = tmp_path / "answers.sqlite"
+    with open_store(path) as store:
+        budget = Budget(store, 1.0)
+        with open_store(path) as other:
+            assert Budget(other, 1.0).reserve("k", 0.9)
+        budget.release("k")  # leased by this job now, but the dead one's call may be billed
+        assert not budget.reserve("k", 0.2)
+        assert budget.presumed_usd == 0.9
+
+
 RACER = """
     import sys
     from interpflow.llm.budget import Budget

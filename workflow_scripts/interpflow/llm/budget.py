@@ -34,10 +34,13 @@ class Budget:
         attempt was not billed. Raises UserError if the disk is too full to keep an answer.
         """
         self._store.require_room()
+        living = self._store.living
         with self._store.together() as connection:
-            return reservations.reserve(
-                connection, key, nano(usd), self._cap, self._store.living.me
-            )
+            if reservations.reserve(connection, key, nano(usd), self._cap, living.me):
+                return True
+            # Who waits for others to give back must not wait for a job that died meanwhile.
+            reservations.recover(connection, living.alive)
+            return False
 
     def reserve_many(self, usd: Mapping[str, float], holder: str) -> set[str]:
         """Reserve for as many keys, in their order, as the cap allows; those that it allows.
@@ -59,9 +62,11 @@ class Budget:
             reservations.settle(connection, key, nano(usd))
 
     def release(self, key: str) -> None:
-        """The attempt was not billed: its reservation is free again."""
+        """The attempt was not billed: its reservation is free again. Another job's is left alone:
+        that job may have died with its call in flight."""
         with self._store.together() as connection:
-            reservations.drop(connection, key)
+            if reservations.holder(connection, key) == self._store.living.me:
+                reservations.drop(connection, key)
 
     def presume_spent(self, key: str) -> None:
         """The attempt may have been billed: its whole reservation counts as spent for good."""

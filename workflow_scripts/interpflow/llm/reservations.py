@@ -80,6 +80,12 @@ def reserve_many(
     return set(fitting)
 
 
+def holder(connection: sqlite3.Connection, key: str) -> str | None:
+    """Which process (or batch) holds the key's reservation; null if there is none."""
+    row = connection.execute("SELECT process FROM reservations WHERE key = ?", (key,)).fetchone()
+    return None if row is None else row[0]
+
+
 def drop(connection: sqlite3.Connection, key: str) -> int:
     """End the key's reservation; its amount, 0 if there is none."""
     row = connection.execute(
