@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from interpflow.studies.counting.written_quality import quality
+from interpflow.studies.counting.written_quality import disagreements, quality
 
 GOLD = 100
 
@@ -124,3 +124,30 @@ def test_a_validator_that_knows_only_the_lexicon_measures_nothing_else() -> None
     for quantity in ("other words, as judged", "other words, corrected", "all words, corrected"):
         assert found[f"label accuracy, {quantity}"]["estimate"] is None
         assert found[f"label accuracy, {quantity}"]["flags"]
+
+
+def test_a_word_judged_in_several_rounds_is_one_word() -> None:
+    lists = [list_row(i, {"kiwi": True, "oak": i < 2}) for i in range(4)]
+    words = [
+        word_row(word, verdict, round=number, votes=votes, judges=["a", "b"])
+        for number in (1, 2, 3)
+        for word, verdict, votes in (
+            ("kiwi", "unclear", ["yes", "no"]), ("oak", "no", ["no", "no"]),
+        )
+    ]  # fmt: skip
+    shown = disagreements(lists, words)
+    assert [(row["word"], row["generator_label"], row["n_lists"]) for row in shown] == [
+        ("kiwi", True, 4), ("oak", True, 2),
+    ]  # fmt: skip
+    pairs = quality(lists, words, [])["agreement"]
+    assert [row["between"] for row in pairs] == ["a against b", "generator against the verdicts"]
+    assert [sum(map(sum, row["table"])) for row in pairs] == [2, 1]
+
+
+def test_agreement_takes_a_word_once_by_its_first_label() -> None:
+    # Slips by chance: with enough uses every word gets a wrong label somewhere.
+    _, lists, words = written(random.Random(4), lambda i: 30, by_word=False, n_words=200)
+    pair = quality(lists, words, [])["agreement"][-1]
+    found = {row["quantity"]: row for row in pair["estimates"]}
+    assert found["agreement"]["n_units"] == 200
+    assert found["agreement"]["estimate"] > 0.8

@@ -47,7 +47,7 @@ def written_quality(
 def quality(lists: Sequence[Row], words: Sequence[Row], verdicts: Sequence[Row]) -> dict[str, Any]:
     """All measures of the written lists, as the document holds them."""
     gold = [row for row in words if row["is_gold"]]
-    judged = [row for row in words if not row["is_gold"]]
+    judged = _judged_once(words)
     labels = label_uses(lists)
     return {
         "rounds": _rounds(lists, verdicts),
@@ -141,7 +141,7 @@ def disagreements(lists: Sequence[Row], words: Sequence[Row]) -> list[dict[str, 
     """Rows of `counting_disagreements`: what a person should look at, the most used first."""
     uses = label_uses(lists)
     rows = []
-    for row in words:
+    for row in [*_judged_once(words), *(row for row in words if row["is_gold"])]:
         given = {
             is_member: uses[row["category"], row["word"], is_member]
             for is_member in (True, False)
@@ -154,6 +154,12 @@ def disagreements(lists: Sequence[Row], words: Sequence[Row]) -> list[dict[str, 
         if row["is_gold"] and any(vote != row["lexicon"] for vote in row["votes"]):
             rows.append(_shown(row, None, 0, "validator against lexicon"))
     return sorted(rows, key=lambda r: (-r["n_lists"], r["kind"], r["category"], r["word"]))
+
+
+def _judged_once(words: Sequence[Row]) -> list[Row]:
+    """Words that were not gold; one that came in several rounds has one verdict, not several."""
+    once = {(row["category"], row["word"]): row for row in words if not row["is_gold"]}
+    return list(once.values())
 
 
 def _disagreement(row: Row, is_member: bool) -> str:
@@ -225,7 +231,10 @@ def _validators(gold: Sequence[Row]) -> list[dict[str, Any]]:
 def _agreements(
     judged: Sequence[Row], gold: Sequence[Row], labels: Mapping[Label, int]
 ) -> list[dict[str, Any]]:
-    """Every two validators, and the generator against the verdict."""
+    """Every two validators, and the generator's first label of a word against its verdict.
+
+    A word counts once: labels of another list are no rating of another item.
+    """
     found = []
     voted = [row for row in (*judged, *gold) if row["votes"]]
     names = voted[0]["judges"] if voted else []
@@ -236,10 +245,13 @@ def _agreements(
         )  # fmt: skip
         found.append(_agreement_row(f"{names[a]} against {names[b]}", pair))
     verdict_of = {(row["category"], row["word"]): row["verdict"] for row in judged}
+    first_label: dict[Question, bool] = {}
+    for category, word, is_member in labels:
+        first_label.setdefault((category, word), is_member)
     both = [
-        ("yes" if is_member else "no", verdict_of[category, word])
-        for category, word, is_member in labels
-        if verdict_of.get((category, word), "unclear") != "unclear"
+        ("yes" if is_member else "no", verdict_of[question])
+        for question, is_member in first_label.items()
+        if verdict_of.get(question, "unclear") != "unclear"
     ]
     pair = rater_agreement([a for a, _ in both], [b for _, b in both], classes=("yes", "no"))
     found.append(_agreement_row("generator against the verdicts", pair))
