@@ -19,6 +19,7 @@ from interpflow.llm import batch_journal, batches
 from interpflow.llm.asks import Ask, Turn
 from interpflow.llm.batches import Limits, answer_by_batch
 from interpflow.llm.budget import Budget
+from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.prices import Price, Rates
 from interpflow.llm.progress import Progress
 from interpflow.llm.providers import open_provider
@@ -165,6 +166,36 @@ def test_a_batch_of_the_same_size_is_not_taken_for_ours(tmp_path):
         assert failed == {}
         assert sum(stub.billed.values()) == 20
     check_books(path, 10)
+
+
+def test_a_creation_that_took_long_is_waited_for_in_the_list(tmp_path, monkeypatch):
+    """The service lists a batch a little after a creation whose answer was lost."""
+    limits = Limits(poll_s=0.05, listed_within_s=0.5)
+    with ServiceStub() as stub:
+        kind = type(opened(stub.url))
+        create, since = kind.create_batch, kind.batches_since
+        names: list[str] = []
+        listed_at: list[float] = []
+
+        async def lost_at_last(self, requests):
+            names.append(await create(self, requests))
+            if len(names) > 1:
+                return names[-1]
+            await asyncio.sleep(limits.listed_within_s)  # a large upload
+            listed_at.append(time.time() + 0.2)
+            raise ServiceFailure("passing", "status 504", status=504, maybe_billed=True)
+
+        async def late(self, moment):
+            found = await since(self, moment)
+            return [each for each in found if each.id != names[0] or time.time() > listed_at[0]]
+
+        monkeypatch.setattr(kind, "create_batch", lost_at_last)
+        monkeypatch.setattr(kind, "batches_since", late)
+        failed, _ = run(tmp_path / "answers.sqlite", stub.url, n=10, limits=limits)
+        assert failed == {}
+        assert len(names) == 1
+        assert set(stub.billed.values()) == {1}
+    check_books(tmp_path / "answers.sqlite", 10)
 
 
 async def _create(provider, requests) -> None:

@@ -177,7 +177,10 @@ class _Run:
         """The id of the batch that an intent without one created, if it did."""
         keys = journal.keys_of(self.store, batch)
         ruled_out: set[str] = set()
+        # From now, not from the intent: sending a large batch may have taken minutes itself.
+        looks_since = time.monotonic()
         while True:
+            waited = time.monotonic() - looks_since
             listed = await self._patiently(
                 lambda: self.provider.batches_since(batch.intended_at - CLOCK_SKEW_S)
             )
@@ -188,7 +191,6 @@ class _Run:
                 if await self._patiently(lambda each=each: holds(self.provider, each.id, keys)):
                     return each.id
                 ruled_out.add(each.id)
-            waited = time.time() - batch.intended_at
             # One that still runs shows what it holds only at its end.
             if not self._candidates(listed or [], batch, ruled_out) and (
                 waited > self.limits.listed_within_s
