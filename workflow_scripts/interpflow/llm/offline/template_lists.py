@@ -49,8 +49,8 @@ def template_lists(item: Mapping[str, Any], sample: int) -> dict[str, Any]:
 
 def _deck(words: Sequence[str], avoided: Set[str], needed: int, rng: random.Random) -> _Deck:
     """A deck without the words to avoid, but for those that the longest list needs."""
-    kept = [word for word in words if word not in avoided]
-    worn = [word for word in words if word in avoided]
+    kept = [word for word in words if normal_form(word) not in avoided]
+    worn = [word for word in words if normal_form(word) in avoided]
     return _Deck(kept + worn[: max(needed - len(kept), 0)], rng)
 
 

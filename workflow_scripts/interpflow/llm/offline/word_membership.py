@@ -15,4 +15,5 @@ def word_membership(item: Mapping[str, Any], sample: int) -> Membership:
     lexicon, category = lexicon_of(item), str(field(item, "category"))
     if category not in lexicon.categories:
         return "unclear"
-    return lexicon_verdict(normal_form(str(field(item, "word"))), category, lexicon) or "unclear"
+    word = lexicon.spelling_of(normal_form(str(field(item, "word"))))
+    return lexicon_verdict(word, category, lexicon) or "unclear"

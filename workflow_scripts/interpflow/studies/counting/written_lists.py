@@ -65,7 +65,9 @@ def write_round(
         if asks
         else []
     )  # fmt: skip
-    rows = [row for found in answers for row in _rows(found, *planned[found.id], round_number)]
+    rows = [
+        row for found in answers for row in _rows(found, *planned[found.id], round_number, lexicon)
+    ]
     write_table(lists_path, "counting_written_lists", rows, provenance)
     missing = sum(map(len, state.empty.values()))
     print(f"round {round_number}: {missing} lists missing, {len(rows)} asked for")
@@ -108,9 +110,12 @@ def planned_asks(
 
 
 def _rows(
-    found: Answer, category: str, shapes: Sequence[Shape], round_number: int
+    found: Answer, category: str, shapes: Sequence[Shape], round_number: int, lexicon: Lexicon
 ) -> list[dict[str, Any]]:
-    """A row per list asked for; a list that did not come has no words."""
+    """A row per list asked for; a list that did not come has no words.
+
+    Words of the lexicon are spelled as there, that capitals tell no source from the other.
+    """
     data = lists_of(found)
     written = read_lists(data, category, shapes) if data else []
     absent = [LabelledList(category, shape, ()) for shape in shapes[len(written) :]]
@@ -125,7 +130,7 @@ def _rows(
             "category": category,
             "asked_length": made.asked[0],
             "asked_count": made.asked[1],
-            "words": [entry.word for entry in made.words],
+            "words": [lexicon.spelling_of(entry.word) for entry in made.words],
             "word_categories": [entry.category for entry in made.words],
             "is_member": [entry.is_member for entry in made.words],
         }

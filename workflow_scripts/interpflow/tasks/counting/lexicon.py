@@ -56,6 +56,14 @@ class Lexicon:
         """high, mid or low (Zipf frequency ≥ 4, 3–4, < 3); `unknown` for own word lists."""
         return self.bands.get(word, UNKNOWN_BAND)
 
+    def spelling_of(self, word: str) -> str:
+        """The lexicon's spelling of a word that it holds in other capitals; else the word itself,
+        as where it holds several such spellings."""
+        if word in self.memberships:
+            return word
+        found = self._spellings.get(word.lower(), ())
+        return found[0] if len(found) == 1 else word
+
     def with_memberships(self, known: Mapping[tuple[str, str], bool]) -> Lexicon:
         """The lexicon and words that it has not, by (category, word) → member or not.
 
@@ -67,6 +75,13 @@ class Lexicon:
                 added[word].add(category if is_member else OUTSIDE)
         found = {word: frozenset(names - {OUTSIDE} or {OUTSIDE}) for word, names in added.items()}
         return replace(self, memberships={**self.memberships, **found})
+
+    @cached_property
+    def _spellings(self) -> dict[str, list[str]]:
+        spellings: dict[str, list[str]] = defaultdict(list)
+        for word in self.words:
+            spellings[word.lower()].append(word)
+        return dict(spellings)
 
     @cached_property
     def words(self) -> tuple[str, ...]:
