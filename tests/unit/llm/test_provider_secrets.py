@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from interpflow.config.llm import LlmSettings, RoleModel
+from interpflow.config.load import parse_config
+from interpflow.errors import UserError
 from interpflow.llm.answers import RawResponse
 from interpflow.llm.asking import answer
 from interpflow.llm.asks import Ask, Turn
@@ -159,6 +161,15 @@ def test_a_wrong_key_is_not_shown_to_the_user(
     assert KEY not in shown
     assert "STUB_KEY" in str(caught.value)
     assert PROMPT not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [KEY, "AIzaSyA0secret1234", "sk_live_0123"])
+def test_a_key_written_where_its_variable_is_named_is_not_shown(key: str) -> None:
+    role = {"provider": "anthropic", "model": "claude-x", "api_key_env": key}
+    with pytest.raises(UserError, match=r"llm\.roles\.proposer\.api_key_env") as caught:
+        parse_config({"models": {}, "llm": {"roles": {"proposer": role}}})
+    assert "not the key itself" in str(caught.value)
+    assert key not in "".join(traceback.format_exception(caught.value))
 
 
 def _free(folder: Path) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from interpflow.config.base import Settings
 
@@ -32,8 +33,8 @@ class RoleModel(Settings):
     )
     api_key_env: str | None = Field(
         default=None,
-        description="environment variable that holds the key; null: ANTHROPIC_API_KEY or "
-        "OPENAI_API_KEY",
+        description="name, in capitals, of the environment variable that holds the key; null: "
+        "ANTHROPIC_API_KEY or OPENAI_API_KEY",
     )
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="local only: where the model runs"
@@ -44,6 +45,17 @@ class RoleModel(Settings):
         default=False,
         description="anthropic only: half the price by Message Batches; answers within a day",
     )
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, name: str | None) -> str | None:
+        # A key pasted here would be quoted by every message that names the variable.
+        if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+            raise ValueError(
+                "must be the name of an environment variable in capitals (such as MY_KEY), not "
+                "the key itself; a key belongs in no file"
+            )
+        return name
 
     @model_validator(mode="after")
     def _complete(self) -> RoleModel:
