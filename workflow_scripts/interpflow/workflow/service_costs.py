@@ -66,7 +66,8 @@ def planned_calls(config: Config) -> list[PlannedCalls]:
     templates = load_templates(Path(study.prompt_templates) if study.prompt_templates else None)
     design = factorial_design(study.data, config.seed, lexicon, templates)
     state = written_state(study.data, design, lexicon, [], [])
-    first = planned_asks(state, study.data.llm, 1, lexicon, config.seed)
+    longest = config.llm.roles.generator.max_tokens
+    first = planned_asks(state, study.data.llm, 1, lexicon, config.seed, longest=longest)
     rounds = study.data.llm.max_rounds
     calls = []
     for writer in players(config, "generator"):

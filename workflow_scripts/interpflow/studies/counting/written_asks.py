@@ -20,6 +20,12 @@ JUDGE_SYSTEM = (
 )
 
 
+def answer_tokens(shapes: Sequence[Shape]) -> int:
+    """Tokens that an answer with these lists may take."""
+    words = sum(length for length, _ in shapes)
+    return 256 + TOKENS_PER_LIST * len(shapes) + TOKENS_PER_WORD * words
+
+
 def lists_ask(
     category: str,
     shapes: Sequence[Shape],
@@ -32,12 +38,11 @@ def lists_ask(
     lexicon_path: str | None = None,
 ) -> Ask:
     """Ask for one list per shape. `sample` tells rounds apart, so that equal asks are new draws."""
-    words = sum(length for length, _ in shapes)
     return Ask(
         id=ask_id,
         turns=(Turn("user", lists_question(category, lexicon.plural(category), shapes, avoid)),),
         schema=LISTS_SCHEMA,
-        max_tokens=256 + TOKENS_PER_LIST * len(shapes) + TOKENS_PER_WORD * words,
+        max_tokens=answer_tokens(shapes),
         sample=sample,
         item={
             "task": "counting_lists",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from interpflow.config.model import ModelSettings
 from interpflow.llm.answers import Answer
 from interpflow.llm.asking import answer
 from interpflow.llm.asks import Ask
-from interpflow.studies.counting.written_asks import lists_ask, lists_of
+from interpflow.studies.counting.written_asks import answer_tokens, lists_ask, lists_of
 from interpflow.studies.counting.written_state import WrittenState, read_rounds, written_state
 from interpflow.tables.parquet import write_table
 from interpflow.tables.provenance import Provenance
@@ -57,7 +57,10 @@ def write_round(
         read_rounds(earlier_lists, "counting_written_lists"),
         read_rounds(earlier_verdicts, "counting_list_verdicts"),
     )
-    asks = planned_asks(state, data.llm, round_number, lexicon, seed, lexicon_path)
+    asks = planned_asks(
+        state, data.llm, round_number, lexicon, seed, lexicon_path,
+        longest=llm.roles.generator.max_tokens,
+    )  # fmt: skip
     planned = {ask.id: (category, shapes) for ask, category, shapes in asks}
     answers = (
         answer([ask for ask, _, _ in asks], llm.roles.generator, llm,
@@ -80,8 +83,14 @@ def planned_asks(
     lexicon: Lexicon,
     seed: int,
     lexicon_path: str | None = None,
+    *,
+    longest: int,
 ) -> list[tuple[Ask, str, tuple[Shape, ...]]]:
-    """The asks of a round, each with its category and the shapes of its lists."""
+    """The asks of a round, each with its category and the shapes of its lists.
+
+    longest: tokens of an answer; a call asks for fewer lists where `lists_per_call` would not fit,
+    as each of its answers would be cut off, in every round.
+    """
     missing: dict[str, list[Shape]] = {}
     for (category, length, count), entries in sorted(state.empty.items()):
         missing.setdefault(category, []).extend([(length, count)] * len(entries))
@@ -94,19 +103,30 @@ def planned_asks(
             for word, uses in state.word_uses.get(category, {}).items()
             if uses >= settings.max_word_uses
         ]
-        for start in range(0, len(shapes), settings.lists_per_call):
-            some = tuple(shapes[start : start + settings.lists_per_call])
+        for call, some in enumerate(_calls(shapes, settings.lists_per_call, longest)):
             ask = lists_ask(
                 category, some, lexicon,
                 avoid=sorted(worn)[:MAX_AVOIDED],
                 # Every call is a draw of its own: equal asks must not share an answer.
-                sample=round_number * CALLS_PER_ROUND + start // settings.lists_per_call,
-                ask_id=f"round {round_number}, {category}, call {start // settings.lists_per_call}",
-                seed=derived_seed(seed, "counting", "written", round_number, category, start),
+                sample=round_number * CALLS_PER_ROUND + call,
+                ask_id=f"round {round_number}, {category}, call {call}",
+                seed=derived_seed(seed, "counting", "written", round_number, category, call),
                 lexicon_path=lexicon_path,
             )  # fmt: skip
             asks.append((ask, category, some))
     return asks
+
+
+def _calls(shapes: Sequence[Shape], at_most: int, longest: int) -> Iterator[tuple[Shape, ...]]:
+    """The shapes in order, as many to a call as it may have and as its answer has room for."""
+    some: tuple[Shape, ...] = ()
+    for shape in shapes:
+        if some and (len(some) == at_most or answer_tokens((*some, shape)) > longest):
+            yield some
+            some = ()
+        some = (*some, shape)
+    if some:
+        yield some
 
 
 def _rows(
