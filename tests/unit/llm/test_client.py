@@ -121,6 +121,18 @@ def test_after_max_attempts_a_request_has_failed_and_the_rest_is_kept(tmp_path: 
     assert sum(later.sent.values()) == 1
 
 
+def test_failures_that_stay_are_told_from_those_that_are_asked_again(tmp_path: Path) -> None:
+    def script(request: Request, n: int):
+        if text_of(request) == "prompt 3":
+            return ServiceFailure("passing", "status 500")
+        return '{"n": "one"}' if text_of(request) == "prompt 4" else '{"n": 1}'
+
+    with pytest.raises(UserError, match="2 of 9") as caught:
+        ask_all(StandIn(script), asks(9, schema=SCHEMA), tmp_path, max_attempts=4)
+    assert "run the same command again" in caught.value.remedy
+    assert "1 of them got answers that cannot be used" in caught.value.remedy
+
+
 def test_being_told_to_slow_down_is_no_fault_of_the_request(tmp_path: Path) -> None:
     def script(request: Request, n: int):
         slow = text_of(request) == "prompt 0" and n < 12
@@ -217,8 +229,11 @@ def test_three_invalid_answers_are_a_failure_that_is_not_bought_again(tmp_path: 
     service = StandIn(lambda request, n: "no JSON")
     for billed in (3, 0):
         service.billed.clear()
-        with pytest.raises(UserError, match=r"1 of 1 .*no JSON"):
+        with pytest.raises(UserError, match=r"1 of 1 .*no JSON") as caught:
             ask_all(service, asks(1, schema=SCHEMA), tmp_path)
+        # Running again would ask nothing.
+        assert "run the same command again" not in caught.value.remedy
+        assert "another model" in caught.value.remedy
         assert sum(service.billed.values()) == billed
     found = ask_all(service, asks(1, schema=SCHEMA), tmp_path, max_failed_share=1)
     assert (found[0].outcome, found[0].data) == ("invalid", None)

@@ -162,8 +162,10 @@ def test_the_account_refused_in_the_middle_is_one_message(
 def test_an_unknown_model_and_one_without_a_price_are_one_message(tmp_path: Path) -> None:
     llm = settings_in(tmp_path, max_cost_usd=1e9)
     with ServiceStub(Faults(script=["404"] * 300), reply) as stub:
-        with pytest.raises(UserError, match="check that the model exists"):
-            buy(stub.openai_url, asks(300), llm)
+        for n in (1, 300):
+            with pytest.raises(UserError, match="stub: the service has no such model") as caught:
+                buy(stub.openai_url, asks(n), llm)
+            assert "llm.roles" in caught.value.where
         assert len(stub.requests) < 20
         (tmp_path / "prices.csv").write_text((tmp_path / "prices.csv").read_text().split("\n")[0])
         with pytest.raises(UserError, match=r"llm\.prices"):

@@ -133,4 +133,5 @@ def _check_failures(asked: Sequence[Question], llm: LlmSettings, purpose: str) -
     n_failed, n = sum(len(q.same) for q in failed), sum(len(q.same) for q in asked)
     if n_failed > llm.max_failed_share * n:
         why = answers_of(failed[0])[0].why
-        raise reasons.too_many_failed(llm, purpose, n_failed, n, why)
+        n_for_good = sum(len(q.same) for q in failed if not q.may_ask(llm.max_attempts))
+        raise reasons.too_many_failed(llm, purpose, n_failed, n_for_good, n, why)

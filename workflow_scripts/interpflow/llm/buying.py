@@ -175,6 +175,8 @@ class Buyer:
             self.stop.because(reasons.refused(role, failure))
         elif (failure.retry_after_s or 0) > LONGEST_WAIT_S:
             self.stop.because(reasons.told_to_wait_too_long(role, failure))
+        elif failure.status == 404 and not self.pace.n_answered:
+            self.stop.because(reasons.no_such_model(role, failure))
         elif failure.kind == "bad_request":
             self._n_bad += 1
             if self.pace.n_answered == 0 and self._n_bad >= MOST_BAD_AT_FIRST:

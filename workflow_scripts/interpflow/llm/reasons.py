@@ -23,6 +23,15 @@ def refused(role: RoleModel, failure: ServiceFailure) -> UserError:
     )  # fmt: skip
 
 
+def no_such_model(role: RoleModel, failure: ServiceFailure) -> UserError:
+    return UserError(
+        f"{_name(role)}: the service has no such model, or nothing at this address "
+        f"({failure.what})",
+        where=_where(role),
+        remedy="give the model's id as the service lists it, and check base_url",
+    )
+
+
 def told_to_wait_too_long(role: RoleModel, failure: ServiceFailure) -> UserError:
     return UserError(
         f"{_name(role)}: the service asks to wait {failure.retry_after_s:.0f} s "
@@ -62,11 +71,19 @@ def cap_reached(llm: LlmSettings, spent_usd: float, bound_usd: float) -> UserErr
 
 
 def too_many_failed(
-    llm: LlmSettings, purpose: str, n_failed: int, n: int, example: str
+    llm: LlmSettings, purpose: str, n_failed: int, n_for_good: int, n: int, example: str
 ) -> UserError:
+    """n_for_good: those of the failed that no later run asks again under these settings."""
+    remedies = [AGAIN] if n_for_good < n_failed else []
+    if n_for_good:
+        whose = "they" if n_for_good == n_failed else f"{n_for_good} of them"
+        remedies.append(
+            f"{whose} got answers that cannot be used, which are not bought again: name another "
+            "model for the role"
+        )
     return UserError(
         f"{purpose}: {n_failed} of {n} requests ended without an answer, one of them: {example}",
-        where="llm.max_failed_share", remedy=f"{AGAIN}, or allow a larger share",
+        where="llm.max_failed_share", remedy=f"{'; '.join(remedies)}, or allow a larger share",
     )  # fmt: skip
 
 
