@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,8 @@ def test_missing_cells_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match="after 1 round ") as error:
         generated(tmp_path, data, lexicon, rounds)
     assert "color" in str(error.value)
+    # Why lists were not used, so that a reader knows what to change.
+    assert re.search(r"not used: \d+ a wrong label", str(error.value))
     assert error.value.where == "counting.data.llm.max_rounds"
 
 

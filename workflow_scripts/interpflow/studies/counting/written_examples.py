@@ -41,7 +41,7 @@ def written_examples(
     lists = {row["list_id"]: row for row in read_rounds(rounds.lists, "counting_written_lists")}
     verdicts = read_rounds(rounds.verdicts, "counting_list_verdicts")
     state = written_state(data, design, lexicon, list(lists.values()), verdicts)
-    require_complete(state, data.llm.max_rounds)
+    require_complete(state, data.llm.max_rounds, verdicts)
     rng = random.Random(derived_seed(design.seed, "counting", "order of written words"))
     used: dict[int, Counter[int]] = defaultdict(Counter)
     for example in {example.family_id: example for example in others}.values():

@@ -104,8 +104,8 @@ def read_rounds(paths: Iterable[Path | str], table: str) -> list[dict[str, Any]]
     return [row for path in paths for row in read_rows(path, table)]
 
 
-def require_complete(state: WrittenState, max_rounds: int) -> None:
-    """Raise UserError with a table of the cells that still lack lists."""
+def require_complete(state: WrittenState, max_rounds: int, verdicts: Sequence[Row] = ()) -> None:
+    """Raise UserError with a table of the cells that still lack lists, and why lists failed."""
     if state.complete:
         return
     missing = [(cell, len(entries)) for cell, entries in sorted(state.empty.items())]
@@ -114,11 +114,16 @@ def require_complete(state: WrittenState, max_rounds: int) -> None:
         lines.append(f"{category:<20}{length:>8}{count:>7}{n:>9}")
     if len(missing) > MAX_SHOWN_CELLS:
         lines.append(f"and {len(missing) - MAX_SHOWN_CELLS} more cells")
+    reasons = Counter(row["reason"] for row in verdicts if not row["accepted"])
+    if reasons:
+        shown = [f"{n} {reason}" for reason, n in reasons.most_common()]
+        lines.append(f"not used: {'; '.join(shown)}")
     rounds = f"{max_rounds} round{'s' * (max_rounds > 1)}"
     raise UserError(
         f"after {rounds} {sum(n for _, n in missing)} lists are missing in {len(missing)} cells of "
         "the design:\n" + "\n".join(lines),
         where="counting.data.llm.max_rounds",
-        remedy="allow more rounds (what was bought is kept), ask a stronger generator, or make "
-        "the design smaller",
+        remedy="allow more rounds (what was bought is kept), ask a stronger generator (or, where "
+        "words are unclear, validator), allow more `max_word_uses` where words are used too often, "
+        "or make the design smaller",
     )
