@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Any
 
 import jsonschema
@@ -362,3 +363,18 @@ def test_the_environment_changes_neither_host_nor_version_nor_betas(
         headers = stub.requests[0].headers
     assert headers["anthropic-version"] == "2026-10-21"
     assert "anthropic-beta" not in headers
+
+
+def test_the_environments_openai_account_goes_to_no_other_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-private")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-private")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "authorization: Bearer sk-openai\nOpenAI-Beta: x")
+    with ServiceStub() as stub:
+        for variable in ("STUB_KEY", None):
+            _answers(_provider("openai_compatible", stub, api_key_env=variable), Ask("a", TURNS))
+        own, none = (request.headers for request in stub.requests)
+    assert own["authorization"] == f"Bearer {os.environ['STUB_KEY']}"
+    assert "authorization" not in none
+    assert not {"openai-organization", "openai-project", "openai-beta"} & {*own, *none}

@@ -76,9 +76,17 @@ class OpenAICompatibleProvider:
 def _opened(host: str, key: str, http_options: dict[str, Any]) -> Any:
     import openai
 
+    # Set here, as the SDK would take them from the environment (OPENAI_CUSTOM_HEADERS): another key
+    # to this host, and betas that would change answers unseen by keys.
+    headers: dict[str, Any] = {"OpenAI-Beta": openai.omit}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    if urlsplit(host).hostname != OPENAI:  # whose account is nobody else's business
+        headers |= {"OpenAI-Organization": openai.omit, "OpenAI-Project": openai.omit}
     return openai.AsyncOpenAI(
         api_key=key or "none",
         base_url=host,
         max_retries=0,
+        default_headers=headers,
         http_client=openai.DefaultAsyncHttpxClient(**http_options),
     )
