@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from interpflow.errors import UserError
-from interpflow.llm import asking, buying
+from interpflow.llm import asking, buying, store_file
 from interpflow.llm.answers import Answer
 from interpflow.llm.asking import answer_with
 from interpflow.llm.asks import Ask, Turn
@@ -353,6 +354,28 @@ def test_calls_cut_off_by_a_stop_count_as_spent(tmp_path: Path) -> None:
             purpose="test", clock=FAST, grace_s=0.1,
         )  # fmt: skip
     assert spent(tmp_path) == 100 * sum(service.billed.values()) == 700
+
+
+def test_a_store_that_another_program_holds_ends_the_run_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_file, "BUSY_TIMEOUT_S", 0.2)
+    ask_all(StandIn(echo), asks(1), tmp_path)
+    browser = sqlite3.connect(tmp_path / "answers.sqlite", isolation_level=None)
+
+    def script(request: Request, n: int) -> str:
+        if len(service.sent) == 40:
+            browser.execute("BEGIN IMMEDIATE")
+            held_since.append(time.monotonic())
+        return echo(request, n)
+
+    held_since: list[float] = []
+    service = StandIn(script, seconds=0.05)
+    with pytest.raises(UserError, match="another program has held the store"):
+        ask_all(service, asks(200), tmp_path, max_concurrency=40)
+    # Not one such wait after another for each of the answers.
+    assert time.monotonic() - held_since[0] < 10 * 0.2 + 1
+    browser.close()
 
 
 def test_a_defect_is_not_swallowed(tmp_path: Path) -> None:

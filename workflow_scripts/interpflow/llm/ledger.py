@@ -46,15 +46,19 @@ def _run_together(books: Books, entries: list[_Entry]) -> None:
     """Run all in one transaction; if one fails, undo them all and run each in its own.
 
     So no entry's error takes another's work with it. What an entry does beside the store must
-    bear being done twice.
+    bear being done twice. Where no transaction can even begin (another program holds the file, for
+    minutes by then), the error is everybody's: each would only wait as long again.
     """
+    begun = False
     try:
         with books.store.together():
+            begun = True
             for entry in entries:
                 entry.result = entry.work(books)
     except BaseException as error:
-        if len(entries) == 1:
-            entries[0].error = error
+        if len(entries) == 1 or not begun:
+            for entry in entries:
+                entry.error = error
             return
         for entry in entries:
             _run_together(books, [entry])

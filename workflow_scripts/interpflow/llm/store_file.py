@@ -80,8 +80,8 @@ def explained(path: Path) -> Iterator[None]:
             raise UserError(
                 f"another program has held the store of answers for {BUSY_TIMEOUT_S:.0f} s",
                 where=f"llm.store: {path}",
-                remedy="close what has the file open (a database browser, a stuck job); everything "
-                "bought is kept",
+                remedy="close what has the file open (a database browser, a stuck job) and run "
+                "again; what is in the store stays, and what arrived meanwhile counts as spent",
             ) from None
         if code == _NOTADB:
             raise _not_ours(path) from None
