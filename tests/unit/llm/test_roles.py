@@ -144,6 +144,16 @@ def test_two_votes_of_one_family_are_refused() -> None:
         check_roles(config_of(generator=CLAUDE, validator=[{}, {}]))
 
 
+def test_the_offline_validator_has_no_vote_beside_others() -> None:
+    # It knows the lexicon only, and words of the lexicon are never put to a vote: with one model
+    # beside it, no word would ever have more than half of the votes.
+    with pytest.raises(UserError, match="lexicon") as error:
+        check_roles(config_of(generator=CLAUDE, validator=[{}, GPT]))
+    assert error.value.where == "llm.roles.validator.0"
+    check_roles(config_of(generator=CLAUDE, validator=[{}]))
+    check_roles(config_of(source="systematic", validator=[{}, GPT]))
+
+
 LLAMA = {"llama": hub("meta-llama/Llama-3.1-8B"), "other": hub("Qwen/Qwen3-8B")}
 
 

@@ -140,6 +140,7 @@ def _problems(config: Config, use: Use) -> Iterator[UserError]:
         validators = players(config, "validator")
         yield from _written(generators, validators)
         yield from _votes(validators)
+        yield from _without_vote(validators)
     if "judge" in use.roles:
         judges = players(config, "judge")
         yield from _judged(config, use.models, judges)
@@ -166,6 +167,18 @@ def _votes(checking: Sequence[Player]) -> Iterator[UserError]:
                     where=f"{first.key} and {second.key}",
                     remedy=REMEDY,
                 )
+
+
+def _without_vote(validators: Sequence[Player]) -> Iterator[UserError]:
+    """The lexicon among several validators: what it knows is never put to the vote."""
+    for player in validators:
+        if len(validators) > 1 and player.settings.provider == "offline":
+            yield UserError(
+                f"{player.shown} is asked before any vote; in one it knows no word, and holds back "
+                "the votes of others",
+                where=player.key,
+                remedy="leave it out: the others are asked what the lexicon cannot decide",
+            )
 
 
 def _judged(config: Config, names: Sequence[str], judges: Sequence[Player]) -> Iterator[UserError]:
