@@ -227,6 +227,7 @@ def test_kinds_by_status_and_type(status: int, body: object, kind: str) -> None:
 
 
 def test_what_could_be_content_is_not_repeated() -> None:
+    assert "\n" not in status_failure("http://h", 400, {"error": {"type": "odd\n"}}, {}).what
     body = {"error": {"type": "you said: my secret", "code": "x" * 80, "message": "my secret"}}
     failure = status_failure("https://user:pw@h:1/v1", 400, body, {})
     assert failure.what == "h:1: HTTP 400"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -19,8 +20,11 @@ from interpflow.llm.answers import OUTCOMES, RawResponse, Reading, ToolCall, Usa
 from interpflow.llm.anthropic_wire import CACHED_FROM_CHARACTERS, message_body, message_reading
 from interpflow.llm.asks import Ask, Tool, Turn
 from interpflow.llm.openai_wire import chat_body, chat_reading
+from interpflow.llm.prices import Price, Rates
 from interpflow.llm.providers import Provider, open_provider
+from interpflow.llm.requests import Request
 from interpflow.llm.service_address import checked_base_url, key_in
+from interpflow.llm.store import open_store
 from interpflow.llm.wire_schemas import choice_schema, is_strict, sent_schema
 from tests.service_stub import Reply, ServiceStub
 
@@ -250,6 +254,21 @@ def test_buckets_of_completions() -> None:
     assert chat_reading(RawResponse(_chat({"content": "x"}, usage=strange))).usage == Usage(
         0, 0, 5, 0
     )
+
+
+def test_no_count_of_tokens_is_too_much_for_the_books(tmp_path: Path) -> None:
+    """A server that reports nonsense must not stop every later run at the same answer."""
+    usage = {"prompt_tokens": 2**53 - 1, "completion_tokens": 2**31 - 1, "total_tokens": 2**53 - 1}
+    said = {"message": {"content": "x"}, "finish_reason": "stop"}
+    raw = RawResponse(json.dumps({"choices": [said], "usage": usage}).encode())
+    reading = chat_reading(raw)
+    price = Price("p", (Rates(0, 100.0, 100.0, 100.0, 100.0, 500.0),), 0.5)
+    request = Request("openai_compatible", "m", "/c", "http://h", "", (), b"{}")
+    with open_store(tmp_path / "answers.sqlite") as store:
+        store.keep(request, raw)
+        cost = price.cost(reading.usage)
+        store.settle(request.key, "ok", reading.usage, cost, "p", "", "m", 1, "")
+        assert store.find([request.key])[request.key].cost_usd == pytest.approx(cost)
 
 
 def test_lone_surrogates_are_replaced() -> None:

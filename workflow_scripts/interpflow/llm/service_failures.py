@@ -46,7 +46,7 @@ _FATAL_TEXT = re.compile(r"credit balance is too low|api key not valid|api key e
 # A gateway that gave up, or a client taken for gone: the answer may still have been finished.
 _MAYBE_FINISHED = frozenset({408, 499, 502, 504, 520, 522, 524})
 _HEADER = re.compile(r"(x-)?request-id$|anthropic-ratelimit-|x-ratelimit-")
-_TERM = re.compile(r"[A-Za-z0-9_.:-]{1,60}$")
+_TERM = re.compile(r"[A-Za-z0-9_.:-]{1,60}\Z")
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:

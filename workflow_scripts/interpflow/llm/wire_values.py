@@ -16,8 +16,9 @@ _STRUCTURED = (b'"tools":', b'"output_config":', b'"response_format":')
 
 
 def whole_number(value: Any) -> int:
-    """A count; 0 for anything else."""
-    fit = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    """A count; 0 for anything else, such as more than any service takes or gives: its price would
+    not fit the books."""
+    fit = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
     return value if fit else 0
 
 
