@@ -47,7 +47,8 @@ def plan_store(
     A prompt is never split, so a longer one makes a shard of its own.
     Raises UserError for ids or sites given twice, prompts without a token, unknown types.
     """
-    ids = pa.array(example_ids, type=pa.string())
+    # Not from the default pool: it would keep some 35 MB for what takes one.
+    ids = pa.array(example_ids, type=pa.string(), memory_pool=pa.system_memory_pool())
     counts = np.asarray(n_tokens, dtype=np.int32)
     records = tuple(sites)
     _check(ids, counts, records, columns or {}, shard_tokens)
