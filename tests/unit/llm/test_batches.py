@@ -168,6 +168,19 @@ def test_a_batch_of_the_same_size_is_not_taken_for_ours(tmp_path):
     check_books(path, 10)
 
 
+@pytest.mark.parametrize(
+    ("told", "least", "most"), [(0.0, 0.0, 0.02), (300.0, 300, 300), (1e9, 600, 600)]
+)
+def test_waits_of_batches_are_as_long_as_told(told, least, most):
+    limits = Limits(poll_s=0.02)
+    work = batches._Run(None, None, None, None, None, limits)  # type: ignore[arg-type]
+    failure = ServiceFailure("limited", "429", status=429, retry_after_s=told)
+    waits = [work._wait(failure, n) for n in range(8)]
+    assert least <= min(waits)
+    assert max(waits) <= most
+    assert min(waits) > 0
+
+
 def test_a_creation_that_took_long_is_waited_for_in_the_list(tmp_path, monkeypatch):
     """The service lists a batch a little after a creation whose answer was lost."""
     limits = Limits(poll_s=0.05, listed_within_s=0.5)

@@ -207,6 +207,19 @@ def test_retry_after_is_obeyed(tmp_path: Path) -> None:
     assert times[1] - times[0] >= 90
 
 
+def test_told_to_wait_for_nothing_it_waits_of_its_own(tmp_path: Path) -> None:
+    """Some services send `retry-after: 0` for as long as they are busy."""
+    began = FAST.now()
+
+    def script(request: Request, n: int):
+        busy = FAST.now() - began < 30
+        return ServiceFailure("limited", "429", retry_after_s=0.0) if busy else echo(request, n)
+
+    service = StandIn(script)
+    assert len(ask_all(service, asks(10), tmp_path)) == 10
+    assert sum(service.sent.values()) < 120
+
+
 def test_an_invalid_answer_is_kept_and_asked_anew_twice(tmp_path: Path) -> None:
     def script(request: Request, n: int):
         good = request.ask_again == 2 or text_of(request) != "prompt 0"

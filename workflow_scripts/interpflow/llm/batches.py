@@ -25,7 +25,7 @@ from interpflow.llm.batch_service import BatchService, BatchSummary
 from interpflow.llm.budget import Budget
 from interpflow.llm.call_costs import load_of, most_usd
 from interpflow.llm.failures import ServiceFailure
-from interpflow.llm.pacing import backoff_s
+from interpflow.llm.pacing import LONGEST_WAIT_S, backoff_s
 from interpflow.llm.prices import Price
 from interpflow.llm.progress import Progress
 from interpflow.llm.providers import Provider
@@ -240,8 +240,9 @@ class _Run:
                 await asyncio.sleep(self._wait(failure, n_failed))
 
     def _wait(self, failure: ServiceFailure, n_failed: int) -> float:
-        told = failure.retry_after_s
-        return min(backoff_s(n_failed) if told is None else told, self.limits.poll_s)
+        """As long as told, at most ten minutes; else drawn, and no longer than between two polls."""
+        own = min(backoff_s(n_failed), self.limits.poll_s)
+        return min(max(failure.retry_after_s or 0.0, own), LONGEST_WAIT_S)
 
     def _strike_off(self) -> None:
         """What is in the store, and what has been in too many batches."""

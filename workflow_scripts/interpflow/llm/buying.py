@@ -196,8 +196,12 @@ def _reserved(books: Books, request: Request, bound: float) -> tuple[bool, float
 
 
 def _wait_s(failure: ServiceFailure, n_tries: int) -> float:
-    """As long as told, or a drawn wait that doubles; after overload, the longer of the two."""
+    """As long as told, or a drawn wait that doubles; after overload, the longer of the two.
+
+    So too where less than a second is told: some services say 0 for as long as they are busy.
+    """
     told, own = failure.retry_after_s, backoff_s(n_tries - 1)
     if told is None:
         return own
-    return min(told, LONGEST_WAIT_S) if failure.kind == "limited" else max(told, own)
+    obeyed = failure.kind == "limited" and told >= 1
+    return min(told, LONGEST_WAIT_S) if obeyed else max(told, own)
