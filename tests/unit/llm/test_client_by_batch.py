@@ -62,6 +62,14 @@ def test_no_batch_is_made_for_a_model_that_is_not_there(tmp_path: Path, model: s
         assert not [sent for sent in stub.requests if "batches" in str(sent)]
 
 
+def test_a_wrong_key_is_named_by_its_variable(tmp_path: Path) -> None:
+    with ServiceStub(key="another") as stub:
+        with pytest.raises(UserError, match="ANTHROPIC_API_KEY") as error:
+            by_batch(stub.url, tmp_path, 3)
+        assert "HTTP 401" in error.value.what
+    assert rows(tmp_path, "SELECT count(*) FROM batches") == [(0,)]
+
+
 def test_an_invalid_answer_of_a_batch_is_asked_anew_in_another(tmp_path: Path) -> None:
     asked: Counter[str] = Counter()
 

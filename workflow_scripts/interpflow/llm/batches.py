@@ -240,7 +240,7 @@ class _Run:
                 await asyncio.sleep(self._wait(failure, n_failed))
 
     def _wait(self, failure: ServiceFailure, n_failed: int) -> float:
-        """As long as told, at most ten minutes; else drawn, and no longer than between two polls."""
+        """As long as told, at most ten minutes; else drawn, no longer than between two polls."""
         own = min(backoff_s(n_failed), self.limits.poll_s)
         return min(max(failure.retry_after_s or 0.0, own), LONGEST_WAIT_S)
 

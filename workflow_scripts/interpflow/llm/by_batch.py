@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+from interpflow.llm import reasons
 from interpflow.llm.batches import BatchProvider, Limits, answer_by_batch
 from interpflow.llm.budget import Budget
 from interpflow.llm.draws import Question, look_up
@@ -56,8 +57,13 @@ async def _rounds(
     left = [question for question in asked if not is_settled(question, terms, progress)]
     if left and isinstance(terms.provider, ChecksModel):
         # A batch is accepted whatever its model is called, and fails as a whole hours later.
-        with suppress(ServiceFailure):  # creating the batch meets the same trouble and says so
+        try:
             await terms.provider.check_model()
+        except ServiceFailure as failure:
+            # A key may be allowed to ask and not to look up models; of other trouble, creating the
+            # batch will say what there is to say.
+            if failure.kind == "fatal" and failure.status != 403:
+                raise reasons.refused(terms.role, failure) from None
     while left:
         failed = await answer_by_batch(
             [question.following() for question in left],
