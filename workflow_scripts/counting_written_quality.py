@@ -13,6 +13,7 @@ with job(snakemake, __file__) as this:
         this.inputs["lists"],
         this.inputs["words"],
         this.inputs["verdicts"],
+        seed=this.seed,
         document_path=this.outputs["document"],
         disagreements_path=this.outputs["disagreements"],
         provenance=this.provenance,

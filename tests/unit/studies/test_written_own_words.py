@@ -48,6 +48,7 @@ def test_own_words_in_capitals_are_written_judged_and_used(tmp_path: Path) -> No
         read_rounds(rounds.lists, "counting_written_lists"),
         read_rounds(rounds.words, "counting_word_verdicts"),
         read_rounds(rounds.verdicts, "counting_list_verdicts"),
+        0,
     )
     assert [row["estimate"] for row in found["validators"]] == [1.0, 1.0]
 

@@ -77,7 +77,7 @@ def written(
 def labels_of(
     lists: list[dict[str, Any]], words: list[dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    return {row["quantity"]: row for row in quality(lists, words, [])["labels"]}
+    return {row["quantity"]: row for row in quality(lists, words, [], 0)["labels"]}
 
 
 @pytest.mark.parametrize("by_word", [True, False])
@@ -139,7 +139,7 @@ def test_a_word_judged_in_several_rounds_is_one_word() -> None:
     assert [(row["word"], row["generator_label"], row["n_lists"]) for row in shown] == [
         ("kiwi", True, 4), ("oak", True, 2),
     ]  # fmt: skip
-    pairs = quality(lists, words, [])["agreement"]
+    pairs = quality(lists, words, [], 0)["agreement"]
     assert [row["between"] for row in pairs] == ["a against b", "generator against the verdicts"]
     assert [sum(map(sum, row["table"])) for row in pairs] == [2, 1]
 
@@ -147,7 +147,37 @@ def test_a_word_judged_in_several_rounds_is_one_word() -> None:
 def test_agreement_takes_a_word_once_by_its_first_label() -> None:
     # Slips by chance: with enough uses every word gets a wrong label somewhere.
     _, lists, words = written(random.Random(4), lambda i: 30, by_word=False, n_words=200)
-    pair = quality(lists, words, [])["agreement"][-1]
+    pair = quality(lists, words, [], 0)["agreement"][-1]
     found = {row["quantity"]: row for row in pair["estimates"]}
     assert found["agreement"]["n_units"] == 200
     assert found["agreement"]["estimate"] > 0.8
+
+
+def expected_wrong(member: bool, wrong: float = 0.08) -> tuple[float, float]:
+    """Share of open labels of a kind that pass, and how many of those are wrong."""
+    share, passes, passes_wrong = (0.4, 0.95, 0.07) if member else (0.6, 0.93, 0.05)
+    right, false = share * (1 - wrong) * passes, (1 - share) * wrong * passes_wrong
+    return right + false, false / (right + false)
+
+
+@pytest.mark.parametrize("by_word", [False, True])
+def test_wrong_labels_that_the_validators_pass_are_estimated(by_word: bool) -> None:
+    rng = random.Random(5)
+    n_runs, covered, sizes = 120, 0, []
+    kinds = [expected_wrong(True), expected_wrong(False)]
+    # Labels of the other half of the words are checked by the lexicon: 92 % right, all used.
+    true_rate = sum(a * b for a, b in kinds) / (sum(a for a, _ in kinds) + 0.92)
+    for _ in range(n_runs):
+        _, lists, words = written(rng, lambda _: 5, by_word=by_word)
+        said = {row["word"]: row["verdict"] == "yes" for row in words if not row["is_gold"]}
+        verdicts = [
+            {"list_id": row["list_id"], "category": "c", "round": 1, "labels_right": right,
+             "accepted": right, "reason": "", "entry": 0}
+            for row in lists
+            for right in [said[row["words"][0]] == row["is_member"][0]]
+        ]  # fmt: skip
+        found = quality(lists, words, verdicts, 0)["used_labels"]
+        covered += found["ci_low"] <= true_rate <= found["ci_high"]
+        sizes.append(found["ci_high"] - found["ci_low"])
+    assert covered / n_runs >= 0.92
+    assert sum(sizes) / n_runs < 0.02

@@ -169,7 +169,7 @@ def test_the_report_on_quality_holds_the_generators_error(
         tmp_path, service, monkeypatch, llm={"max_rounds": 2, "gold_words": 80}
     )
     written_quality(
-        rounds.lists, rounds.words, rounds.verdicts, document_path=tmp_path / "q.json",
+        rounds.lists, rounds.words, rounds.verdicts, seed=SEED, document_path=tmp_path / "q.json",
         disagreements_path=tmp_path / "d.parquet",
     )  # fmt: skip
     document = read_document(tmp_path / "q.json", "counting_written_quality")
@@ -228,7 +228,7 @@ def test_corrected_accuracy_covers_the_known_rate_and_the_raw_one_does_not() -> 
 
 
 def test_nothing_written_is_no_quality_but_no_crash() -> None:
-    document = quality([], [], [])
+    document = quality([], [], [], 0)
     assert document["rounds"] == []
     assert all(row["estimate"] is None or row["estimate"] != row["estimate"]
                for row in document["labels"])  # fmt: skip

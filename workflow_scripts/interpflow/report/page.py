@@ -77,7 +77,7 @@ def _written(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """How good lists of language models are, for the page; null where none were written."""
     if not found:
         return None
-    keys = ("rounds", "labels", "validators", "lists_right_by")
+    keys = ("rounds", "labels", "used_labels", "validators", "lists_right_by")
     agreement = [{**row, "by": {e["quantity"]: e for e in row["estimates"]}}
                  for row in found["agreement"]]  # fmt: skip
     return {**{key: found[key] for key in keys}, "agreement": agreement}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,6 +21,7 @@ from interpflow.stats.record import EMPTY_CELL, Estimate, undefined
 UNINFORMATIVE_VALIDATOR = "UNINFORMATIVE_VALIDATOR"
 # Below it (sensitivity + specificity) the correction divides by almost nothing.
 MIN_YOUDEN_SUM = 1.05
+MONTE_CARLO_DRAWS = 10_000
 
 
 def rogan_gladen(
@@ -68,6 +70,52 @@ def rogan_gladen(
         ci_high=max(min(centre + shift + half, 1.0), 0.0),
         **record,
     )
+
+
+def wrong_positives(
+    n_positive: float,
+    n: float,
+    *,
+    true_positives: int,
+    n_gold_positive: int,
+    true_negatives: int,
+    n_gold_negative: int,
+    seed: int,
+    quantity: str = "wrong among positive verdicts",
+    level: float = 0.95,
+) -> Estimate:
+    """Share of the positive verdicts that are wrong, 1 − PPV = (1 − π)(1 − Sp) / apparent share.
+
+    Arguments as in `rogan_gladen`, whose π it takes. The interval holds the middle of
+    `MONTE_CARLO_DRAWS` draws of apparent share, sensitivity and specificity from their Beta
+    posteriors under Jeffreys's prior. Undefined where `rogan_gladen` is, and without a positive
+    verdict.
+    """
+    record = {"test": "wrong_positives", "n_units": round(n_positive), "ci_level": level,
+              "seed": seed, "n_resamples": MONTE_CARLO_DRAWS}  # fmt: skip
+    if n_positive == 0 or n_gold_positive == 0 or n_gold_negative == 0:
+        return undefined(quantity, EMPTY_CELL, **record)
+    se, sp = true_positives / n_gold_positive, true_negatives / n_gold_negative
+    if se + sp <= MIN_YOUDEN_SUM:
+        return undefined(quantity, UNINFORMATIVE_VALIDATOR, **record)
+
+    def wrong(apparent: Any, se: Any, sp: Any) -> Any:
+        truth = np.clip((apparent + sp - 1) / (se + sp - 1), 0, 1)
+        return np.clip((1 - truth) * (1 - sp) / apparent, 0, 1)
+
+    rng = np.random.default_rng(seed)
+
+    def draws(successes: float, size: float) -> Any:
+        return rng.beta(successes + 0.5, size - successes + 0.5, MONTE_CARLO_DRAWS)
+
+    drawn = (draws(n_positive, n), draws(true_positives, n_gold_positive),
+             draws(true_negatives, n_gold_negative))  # fmt: skip
+    informative = drawn[1] + drawn[2] > MIN_YOUDEN_SUM
+    spread = wrong(*(values[informative] for values in drawn))
+    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2])
+    estimate = float(wrong(n_positive / n, se, sp))
+    return Estimate(quantity=quantity, estimate=estimate, ci_low=min(low, estimate),
+                    ci_high=max(high, estimate), **record)  # fmt: skip
 
 
 def by_verdict(

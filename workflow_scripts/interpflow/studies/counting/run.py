@@ -123,7 +123,8 @@ def _write_rounds(settings: Config, study: CountingSettings, here: Path) -> Writ
         )  # fmt: skip
         made = WrittenRounds((*made.lists, lists), (*made.words, words), (*made.verdicts, verdicts))
     written_quality(
-        made.lists, made.words, made.verdicts, document_path=here / "written_quality.json",
+        made.lists, made.words, made.verdicts, seed=settings.seed,
+        document_path=here / "written_quality.json",
         disagreements_path=here / "disagreements.parquet",
     )  # fmt: skip
     return made

@@ -9,9 +9,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from interpflow.config.identity import derived_seed
 from interpflow.stats.clustered_share import clustered_proportion, clustered_share
 from interpflow.stats.intervals import proportion
-from interpflow.stats.misclassification import rogan_gladen, weighted_sum
+from interpflow.stats.misclassification import rogan_gladen, weighted_sum, wrong_positives
 from interpflow.stats.rater_agreement import RaterAgreement, rater_agreement
 from interpflow.stats.record import Estimate
 from interpflow.studies.counting.written_state import Row, read_rounds
@@ -29,6 +30,7 @@ def written_quality(
     words_paths: Sequence[Path | str],
     verdicts_paths: Sequence[Path | str],
     *,
+    seed: int,
     document_path: Path | str,
     disagreements_path: Path | str,
     provenance: Provenance | None = None,
@@ -37,14 +39,16 @@ def written_quality(
     lists = read_rounds(lists_paths, "counting_written_lists")
     words = read_rounds(words_paths, "counting_word_verdicts")
     verdicts = read_rounds(verdicts_paths, "counting_list_verdicts")
-    document = quality(lists, words, verdicts)
+    document = quality(lists, words, verdicts, seed)
     write_document(document_path, "counting_written_quality", document, provenance)
     write_table(
         disagreements_path, "counting_disagreements", disagreements(lists, words), provenance
     )
 
 
-def quality(lists: Sequence[Row], words: Sequence[Row], verdicts: Sequence[Row]) -> dict[str, Any]:
+def quality(
+    lists: Sequence[Row], words: Sequence[Row], verdicts: Sequence[Row], seed: int
+) -> dict[str, Any]:
     """All measures of the written lists, as the document holds them."""
     gold = [row for row in words if row["is_gold"]]
     judged = _judged_once(words)
@@ -52,6 +56,8 @@ def quality(lists: Sequence[Row], words: Sequence[Row], verdicts: Sequence[Row])
     return {
         "rounds": _rounds(lists, verdicts),
         "labels": [estimate.to_row() for estimate in label_accuracy(labels, judged, gold)],
+        "used_labels": wrong_labels_in_use(labels, _used(lists, verdicts), judged, gold,
+                                           seed).to_row(),
         "validators": _validators(gold),
         "agreement": _agreements(judged, gold, labels),
         "lists_right_by": {
@@ -121,6 +127,58 @@ def label_accuracy(
     return [exact, _apparent(others), *parts, corrected, overall]
 
 
+def wrong_labels_in_use(
+    labels: Mapping[Label, int],
+    used: Mapping[Label, int],
+    judged: Sequence[Row],
+    gold: Sequence[Row],
+    seed: int,
+) -> Estimate:
+    """Share of wrong labels to be expected among those of the lists in use (`used`).
+
+    Labels of words that the lexicon holds are right there. Of the others, the validators passed
+    some wrong ones: as many as their errors on known words, and the share of wrong labels in what
+    they were given, make likely. That share is of all words of a kind of label, as the validators
+    saw no lists.
+    """
+    verdict_of = {(row["category"], row["word"]): row for row in judged}
+    n_used = {True: 0, False: 0}
+    n_known = 0
+    for (category, word, is_member), uses in used.items():
+        row = verdict_of.get((category, word))
+        if row is not None and row["decided_by"] == "validator":
+            n_used[is_member] += uses
+        else:
+            n_known += uses
+    parts, sizes = [], []
+    for is_member, positive in ((True, "yes"), (False, "no")):
+        given = [
+            ((category, word), verdict_of[category, word]["verdict"], uses)
+            for (category, word, label), uses in labels.items()
+            if label == is_member
+            and (category, word) in verdict_of
+            and verdict_of[category, word]["decided_by"] == "validator"
+        ]
+        n_agreeing, n, known = _evidence(given, gold, positive)
+        own_seed = derived_seed(seed, "wrong labels", positive)
+        part = wrong_positives(n_agreeing, n, seed=own_seed, **known)
+        parts.append(replace(part, n_units=n_used[is_member]))
+        sizes.append(n_used[is_member])
+    total = n_known + sum(sizes)
+    right = Estimate(quantity="known", estimate=0.0, ci_low=0.0, ci_high=0.0, n_units=n_known)
+    return weighted_sum(
+        [right, *parts],
+        [size / total if total else 0 for size in (n_known, *sizes)],
+        quantity="wrong labels to be expected in the lists in use",
+    )
+
+
+def _used(lists: Sequence[Row], verdicts: Sequence[Row]) -> Counter[Label]:
+    """Labels of the accepted lists, with the number of those lists that hold each."""
+    accepted = {row["list_id"] for row in verdicts if row["accepted"]}
+    return label_uses([row for row in lists if row["list_id"] in accepted])
+
+
 def _apparent(others: Mapping[bool, Sequence[tuple[Question, str, int]]]) -> Estimate:
     """Share of labels that the verdicts say are right."""
     right: dict[Question, dict[bool, int]] = defaultdict(lambda: {True: 0, False: 0})
@@ -185,28 +243,37 @@ def _corrected(
 
     Of words and gold that the validators did not leave open.
     """
-    asked = [(row["lexicon"], _vote(row)) for row in gold if row["votes"]]
-    right = [vote == positive for truth, vote in asked if truth == positive and vote != "unclear"]
-    wrong = [vote == positive for truth, vote in asked if truth != positive and vote != "unclear"]
-    decided = [(verdict == positive, uses) for _, verdict, uses in given if verdict != "unclear"]
-    sizes = [uses for _, uses in decided]
-    share = clustered_share([uses * agrees for agrees, uses in decided], sizes)
-    n = share.n_effective if share else 0.0
-    found = rogan_gladen(
-        share.share * n if share else 0.0,
-        n,
-        true_positives=sum(right),
-        n_gold_positive=len(right),
-        true_negatives=len(wrong) - sum(wrong),
-        n_gold_negative=len(wrong),
-        quantity=quantity,
-    )
+    n_agreeing, n, known = _evidence(given, gold, positive)
+    found = rogan_gladen(n_agreeing, n, **known, quantity=quantity)
+    sizes = [uses for _, verdict, uses in given if verdict != "unclear"]
     return replace(
         found,
         n_units=sum(sizes),
         n_clusters=len(sizes),
         n_dropped=sum(uses for _, _, uses in given) - sum(sizes),
     )
+
+
+def _evidence(
+    given: Sequence[tuple[Question, str, int]], gold: Sequence[Row], positive: str
+) -> tuple[float, float, dict[str, Any]]:
+    """Verdicts that are what `positive` says, all verdicts, as of independent words, and what the
+    validators got right on gold; what they left open is left out of both."""
+    asked = [(row["lexicon"], _vote(row)) for row in gold if row["votes"]]
+    right = [vote == positive for truth, vote in asked if truth == positive and vote != "unclear"]
+    wrong = [vote == positive for truth, vote in asked if truth != positive and vote != "unclear"]
+    decided = [(verdict == positive, uses) for _, verdict, uses in given if verdict != "unclear"]
+    share = clustered_share(
+        [uses * agrees for agrees, uses in decided], [uses for _, uses in decided]
+    )
+    n = share.n_effective if share else 0.0
+    known = {
+        "true_positives": sum(right),
+        "n_gold_positive": len(right),
+        "true_negatives": len(wrong) - sum(wrong),
+        "n_gold_negative": len(wrong),
+    }
+    return share.share * n if share else 0.0, n, known
 
 
 def _vote(row: Row) -> str:
