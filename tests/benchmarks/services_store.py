@@ -25,11 +25,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from interpflow.llm import store as store_module
 from interpflow.llm.answers import RawResponse, Usage
-from interpflow.llm.budget import Budget
+from interpflow.llm.bought import store as store_module
+from interpflow.llm.bought.budget import Budget
+from interpflow.llm.bought.store import Store, open_store
 from interpflow.llm.requests import Request, canonical_body
-from interpflow.llm.store import Store, open_store
 from tests.benchmarks.machine import machine
 
 ROUNDS = 5

@@ -14,8 +14,8 @@ from typing import Any
 from interpflow.config.llm import LlmSettings, RoleModel
 from interpflow.llm.answers import RawResponse, Reading, Usage
 from interpflow.llm.asks import Ask, Turn
+from interpflow.llm.calls.pacing import Clock
 from interpflow.llm.failures import ServiceFailure
-from interpflow.llm.pacing import Clock
 from interpflow.llm.requests import Request, canonical_body
 
 # Waits of minutes pass in milliseconds.

@@ -15,15 +15,16 @@ import pytest
 
 from interpflow.config.llm import RoleModel
 from interpflow.errors import UserError
-from interpflow.llm import batch_journal, batches
 from interpflow.llm.asks import Ask, Turn
-from interpflow.llm.batches import Limits, answer_by_batch
-from interpflow.llm.budget import Budget
+from interpflow.llm.batches import answering as batches
+from interpflow.llm.batches import journal as batch_journal
+from interpflow.llm.batches.answering import Limits, answer_by_batch
+from interpflow.llm.bought.budget import Budget
+from interpflow.llm.bought.prices import Price, Rates
+from interpflow.llm.bought.store import open_store
+from interpflow.llm.calls.progress import Progress
 from interpflow.llm.failures import ServiceFailure
-from interpflow.llm.prices import Price, Rates
-from interpflow.llm.progress import Progress
 from interpflow.llm.providers import open_provider
-from interpflow.llm.store import open_store
 from tests.service_stub.faults import Faults
 from tests.service_stub.process import ServiceStubProcess
 from tests.service_stub.stub import ServiceStub

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from interpflow.llm.answers import RawResponse, Usage
-from interpflow.llm.budget import Budget
+from interpflow.llm.bought.budget import Budget
+from interpflow.llm.bought.store import open_store
 from interpflow.llm.requests import Request
-from interpflow.llm.store import open_store
 
 N_JOBS = 8
 N_KILLS = 25
@@ -128,8 +128,8 @@ def test_a_job_gives_back_only_what_it_reserved_itself(tmp_path):
 
 RACER = """
     import sys
-    from interpflow.llm.budget import Budget
-    from interpflow.llm.store import open_store
+    from interpflow.llm.bought.budget import Budget
+    from interpflow.llm.bought.store import open_store
 
     path, job = sys.argv[1:]
     with open_store(path) as store:
@@ -170,9 +170,9 @@ def test_eight_jobs_at_once_never_pass_the_cap(tmp_path):
 BUYER = """
     import os, sys
     from interpflow.llm.answers import RawResponse, Usage
-    from interpflow.llm.budget import Budget
+    from interpflow.llm.bought.budget import Budget
     from interpflow.llm.requests import Request
-    from interpflow.llm.store import open_store
+    from interpflow.llm.bought.store import open_store
 
     with open_store(sys.argv[1]) as store:
         budget = Budget(store, 1000.0)
@@ -237,9 +237,9 @@ def test_an_answer_read_after_a_kill_costs_what_it_cost(tmp_path):
     dies = """
         import os, signal, sys
         from interpflow.llm.answers import RawResponse
-        from interpflow.llm.budget import Budget
+        from interpflow.llm.bought.budget import Budget
         from interpflow.llm.requests import Request
-        from interpflow.llm.store import open_store
+        from interpflow.llm.bought.store import open_store
 
         with open_store(sys.argv[1]) as store:
             request = Request("anthropic", "m", "messages", "https://h", "v", (), b'{"n":1}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from interpflow.llm.answers import Reading, Usage
-from interpflow.llm.call_costs import cost_usd, load_of, most_usd
+from interpflow.llm.bought.call_costs import cost_usd, load_of, most_usd
 from tests.unit.llm.stand_in_service import FlatPrice, StandIn, asks
 
 SERVICE = StandIn(lambda request, n: "")

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from interpflow.errors import UserError
-from interpflow.llm import asking, buying, store_file
+from interpflow.llm import asking
 from interpflow.llm.answers import Answer
 from interpflow.llm.asking import answer_with
 from interpflow.llm.asks import Ask, Turn
+from interpflow.llm.bought import store_file
+from interpflow.llm.calls import buying
 from interpflow.llm.failures import Kind, ServiceFailure
 from interpflow.llm.requests import Request
 from tests.unit.llm.stand_in_service import (
@@ -443,7 +445,7 @@ def test_a_model_on_this_machine_answers_together(tmp_path: Path) -> None:
 def test_progress_says_how_it_goes_and_nothing_of_what_is_asked(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("interpflow.llm.progress.INTERVAL_S", 0.0)
+    monkeypatch.setattr("interpflow.llm.calls.progress.INTERVAL_S", 0.0)
     with caplog.at_level(logging.INFO):
         ask_all(StandIn(echo, seconds=0.001), asks(30), tmp_path)
         ask_all(StandIn(echo), asks(40), tmp_path)

@@ -12,7 +12,7 @@ from interpflow.config.llm import RoleModel
 from interpflow.errors import UserError
 from interpflow.llm.answers import Answer
 from interpflow.llm.asking import answer_with
-from interpflow.llm.batches import Limits
+from interpflow.llm.batches.answering import Limits
 from interpflow.llm.providers import open_provider
 from tests.service_stub import Faults, ServiceStub
 from tests.unit.llm.buying_jobs import MOST_USD, held_usd, reply, rows, settings_in

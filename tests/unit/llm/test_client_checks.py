@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from interpflow.errors import UserError
-from interpflow.llm.answer_checks import check
 from interpflow.llm.answers import Reading, ToolCall
 from interpflow.llm.asks import Ask, Turn
+from interpflow.llm.calls.answer_checks import check
 
 SCHEMA = {
     "type": "object",

@@ -179,7 +179,7 @@ def test_on_a_full_disk_nothing_more_is_bought(
     llm = settings_in(tmp_path, max_cost_usd=1e9)
     with ServiceStub(answer=reply) as stub:
         buy(stub.openai_url, asks(20), llm)
-        monkeypatch.setattr("interpflow.llm.store_file.MIN_FREE_BYTES", 1 << 60)
+        monkeypatch.setattr("interpflow.llm.bought.store_file.MIN_FREE_BYTES", 1 << 60)
         with pytest.raises(UserError, match="no room is left"):
             buy(stub.openai_url, asks(300), llm)
         assert len(stub.billed_entries) == 20
@@ -192,7 +192,7 @@ def test_nothing_secret_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-key")
-    monkeypatch.setattr("interpflow.llm.progress.INTERVAL_S", 0.0)
+    monkeypatch.setattr("interpflow.llm.calls.progress.INTERVAL_S", 0.0)
     faults = Faults(rates=THIRTY_PERCENT, seed=1, slow_s=3.0)
     llm = settings_in(tmp_path, max_cost_usd=1e9, max_attempts=20)
     with caplog.at_level(logging.INFO), ServiceStub(faults, lambda _: "the answer itself") as stub:

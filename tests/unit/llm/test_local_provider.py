@@ -17,9 +17,9 @@ from tiny_chat_model import CHAT, NO_SYSTEM, save_tiny_chat_model
 from interpflow.config.llm import RoleModel
 from interpflow.config.model import ModelSettings
 from interpflow.errors import UserError
-from interpflow.llm.answer_checks import check
 from interpflow.llm.answers import RawResponse
 from interpflow.llm.asks import Ask, Tool, Turn
+from interpflow.llm.calls.answer_checks import check
 from interpflow.llm.local_prompts import closed_answers, first_value, local_body, local_prompt
 from interpflow.llm.providers import SendsMany, open_provider
 from interpflow.models.acquire import load_transformer

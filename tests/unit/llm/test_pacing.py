@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from interpflow.llm.pacing import Clock, Pace, backoff_s
-from interpflow.llm.rate_limits import Bucket, Load, limits_in
+from interpflow.llm.calls.pacing import Clock, Pace, backoff_s
+from interpflow.llm.calls.rate_limits import Bucket, Load, limits_in
 
 ONE = Load(input_tokens=10, max_tokens=100)
 

@@ -6,7 +6,7 @@ import pytest
 
 from interpflow.errors import UserError
 from interpflow.llm.answers import Usage
-from interpflow.llm.prices import PriceTable
+from interpflow.llm.bought.prices import PriceTable
 
 HEADER = (
     "provider,model,host,above_prompt_tokens,input,cache_write_5m,cache_write_1h,cache_read,"

@@ -15,7 +15,7 @@ from interpflow.config.llm import RoleModel
 from interpflow.errors import UserError
 from interpflow.llm.answers import RawResponse
 from interpflow.llm.asks import Ask, Turn
-from interpflow.llm.batch_service import BatchService
+from interpflow.llm.batches.service import BatchService
 from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.providers.anthropic import AnthropicProvider, provider
 from tests.service_stub import Faults, ServiceStub, digest_of

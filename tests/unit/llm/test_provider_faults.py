@@ -14,7 +14,7 @@ from interpflow.llm.answers import RawResponse, Reading
 from interpflow.llm.asks import Ask, Turn
 from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.providers import Provider, open_provider
-from interpflow.llm.service_failures import retry_after_s, status_failure
+from interpflow.llm.wire.service_failures import retry_after_s, status_failure
 from tests.service_stub import Faults, ServiceStub, digest_of
 from tests.service_stub.http_wire import HttpReply
 

@@ -18,7 +18,7 @@ from interpflow.config.llm import RoleModel
 from interpflow.llm.asks import Ask, Tool, Turn
 from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.providers import open_provider
-from interpflow.llm.sdk_calls import CALLS_PER_POOL
+from interpflow.llm.wire.sdk_calls import CALLS_PER_POOL
 from tests.service_stub import Faults, ServiceStub, ServiceStubProcess, billed_in, digest_of
 from tests.service_stub.faults import FaultPlan
 

@@ -15,17 +15,21 @@ from hypothesis import strategies as st
 
 from interpflow.config.llm import RoleModel
 from interpflow.errors import UserError
-from interpflow.llm.answer_checks import check
 from interpflow.llm.answers import OUTCOMES, RawResponse, Reading, ToolCall, Usage
-from interpflow.llm.anthropic_wire import CACHED_FROM_CHARACTERS, message_body, message_reading
 from interpflow.llm.asks import Ask, Tool, Turn
-from interpflow.llm.openai_wire import chat_body, chat_reading
-from interpflow.llm.prices import Price, Rates
+from interpflow.llm.bought.prices import Price, Rates
+from interpflow.llm.bought.store import open_store
+from interpflow.llm.calls.answer_checks import check
 from interpflow.llm.providers import Provider, open_provider
 from interpflow.llm.requests import Request
-from interpflow.llm.service_address import checked_base_url, key_in
-from interpflow.llm.store import open_store
-from interpflow.llm.wire_schemas import choice_schema, is_strict, sent_schema
+from interpflow.llm.wire.anthropic_messages import (
+    CACHED_FROM_CHARACTERS,
+    message_body,
+    message_reading,
+)
+from interpflow.llm.wire.openai_chat import chat_body, chat_reading
+from interpflow.llm.wire.schemas import choice_schema, is_strict, sent_schema
+from interpflow.llm.wire.service_address import checked_base_url, key_in
 from tests.service_stub import Reply, ServiceStub
 
 TURNS = (Turn("user", "How many?"),)

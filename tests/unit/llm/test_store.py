@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from interpflow.errors import UserError
-from interpflow.llm import store_file
 from interpflow.llm.answers import RawResponse, Usage
-from interpflow.llm.budget import Budget
+from interpflow.llm.bought import store_file
+from interpflow.llm.bought.budget import Budget
+from interpflow.llm.bought.store import open_store
 from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.requests import Request
-from interpflow.llm.store import open_store
 
 USAGE = Usage(11, 22, 33, 44, 5)
 

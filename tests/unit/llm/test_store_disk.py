@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from interpflow.errors import UserError
-from interpflow.llm import local_disk, store_file
-from interpflow.llm.local_disk import Mount, mount_table, network_kind, require_local
-from interpflow.llm.store import open_store
+from interpflow.llm.bought import local_disk, store_file
+from interpflow.llm.bought.local_disk import Mount, mount_table, network_kind, require_local
+from interpflow.llm.bought.store import open_store
 
 
 @pytest.mark.parametrize(

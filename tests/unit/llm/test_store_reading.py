@@ -8,9 +8,9 @@ import pytest
 
 from interpflow.errors import UserError
 from interpflow.llm.answers import RawResponse, Usage
+from interpflow.llm.bought.store import open_store
+from interpflow.llm.bought.store_reading import store_contents, stored_keys
 from interpflow.llm.requests import Request
-from interpflow.llm.store import open_store
-from interpflow.llm.store_reading import store_contents, stored_keys
 
 
 def request(i: int) -> Request:

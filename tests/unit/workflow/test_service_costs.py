@@ -10,8 +10,8 @@ import pytest
 from interpflow.config.load import parse_config
 from interpflow.config.settings import Config
 from interpflow.llm.answers import RawResponse, Usage
+from interpflow.llm.bought.store import open_store
 from interpflow.llm.providers import open_provider
-from interpflow.llm.store import open_store
 from interpflow.studies.counting.written_asks import membership_ask
 from interpflow.studies.counting.written_validation import gold_questions
 from interpflow.tasks.counting.lexicon import load_lexicon

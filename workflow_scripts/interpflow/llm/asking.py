@@ -11,21 +11,21 @@ from pathlib import Path
 from interpflow.config.llm import LlmSettings, RoleModel
 from interpflow.config.model import ModelSettings
 from interpflow.errors import UserError
-from interpflow.llm import reasons
-from interpflow.llm.answer_checks import check_schema
 from interpflow.llm.answers import Answer
 from interpflow.llm.asks import Ask
-from interpflow.llm.batches import Limits
-from interpflow.llm.by_batch import buy_by_batch
-from interpflow.llm.client import buy
-from interpflow.llm.draws import Question, answers_of, questions
-from interpflow.llm.ledger import Ledger
-from interpflow.llm.pacing import Clock, Pace
-from interpflow.llm.prices import Price, PriceTable
-from interpflow.llm.progress import Progress
+from interpflow.llm.batches.answering import Limits
+from interpflow.llm.batches.buying import buy_by_batch
+from interpflow.llm.bought.prices import Price, PriceTable
+from interpflow.llm.calls import reasons
+from interpflow.llm.calls.answer_checks import check_schema
+from interpflow.llm.calls.client import buy
+from interpflow.llm.calls.draws import Question, answers_of, questions
+from interpflow.llm.calls.ledger import Ledger
+from interpflow.llm.calls.pacing import Clock, Pace
+from interpflow.llm.calls.progress import Progress
+from interpflow.llm.calls.terms import GRACE_S, Terms
+from interpflow.llm.calls.whole_batches import buy_whole
 from interpflow.llm.providers import Provider, SendsMany, open_provider
-from interpflow.llm.terms import GRACE_S, Terms
-from interpflow.llm.whole_batches import buy_whole
 
 
 def answer(

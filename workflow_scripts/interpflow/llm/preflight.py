@@ -7,12 +7,12 @@ from pathlib import Path
 from interpflow.config.llm import RoleModel
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
-from interpflow.llm.local_disk import require_local
-from interpflow.llm.prices import Price, PriceTable
+from interpflow.llm.bought.local_disk import require_local
+from interpflow.llm.bought.prices import Price, PriceTable
 from interpflow.llm.providers import open_provider
 from interpflow.llm.providers.anthropic import BASE_URL
 from interpflow.llm.roles import used_roles
-from interpflow.llm.service_address import checked_base_url
+from interpflow.llm.wire.service_address import checked_base_url
 
 SERVICES = ("anthropic", "openai_compatible")
 

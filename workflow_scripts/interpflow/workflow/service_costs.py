@@ -10,12 +10,12 @@ from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.llm.answers import Usage
 from interpflow.llm.asks import Ask
+from interpflow.llm.bought.prices import Price, PriceTable
+from interpflow.llm.bought.store_reading import store_contents, stored_keys
 from interpflow.llm.preflight import SERVICES, price_of
-from interpflow.llm.prices import Price, PriceTable
 from interpflow.llm.providers import open_provider
 from interpflow.llm.requests import canonical_body
 from interpflow.llm.roles import Player, players, uses
-from interpflow.llm.store_reading import store_contents, stored_keys
 from interpflow.studies.counting.written_asks import membership_ask
 from interpflow.studies.counting.written_lists import planned_asks
 from interpflow.studies.counting.written_state import written_state

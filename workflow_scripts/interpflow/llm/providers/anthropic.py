@@ -13,15 +13,15 @@ from urllib.parse import quote
 from interpflow.config.llm import RoleModel
 from interpflow.errors import UserError
 from interpflow.llm.answers import RawResponse, Reading
-from interpflow.llm.anthropic_wire import message_body, message_reading
 from interpflow.llm.asks import Ask
-from interpflow.llm.batch_service import BatchState, BatchSummary, RowKind
+from interpflow.llm.batches.service import BatchState, BatchSummary, RowKind
 from interpflow.llm.failures import ServiceFailure
 from interpflow.llm.requests import Request, canonical_body
-from interpflow.llm.sdk_calls import SdkCalls, parsed
-from interpflow.llm.service_address import checked_base_url, key_in
-from interpflow.llm.service_failures import STATUS_OF_TYPE, error_terms, named
-from interpflow.llm.wire_values import most_input_tokens
+from interpflow.llm.wire.anthropic_messages import message_body, message_reading
+from interpflow.llm.wire.sdk_calls import SdkCalls, parsed
+from interpflow.llm.wire.service_address import checked_base_url, key_in
+from interpflow.llm.wire.service_failures import STATUS_OF_TYPE, error_terms, named
+from interpflow.llm.wire.values import most_input_tokens
 
 logger = logging.getLogger(__name__)
 

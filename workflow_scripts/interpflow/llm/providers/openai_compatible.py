@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 from interpflow.config.llm import RoleModel
 from interpflow.llm.answers import RawResponse, Reading
 from interpflow.llm.asks import Ask
-from interpflow.llm.openai_wire import chat_body, chat_reading
 from interpflow.llm.requests import Request, canonical_body
-from interpflow.llm.sdk_calls import SdkCalls
-from interpflow.llm.service_address import checked_base_url, key_in
-from interpflow.llm.wire_values import most_input_tokens
+from interpflow.llm.wire.openai_chat import chat_body, chat_reading
+from interpflow.llm.wire.sdk_calls import SdkCalls
+from interpflow.llm.wire.service_address import checked_base_url, key_in
+from interpflow.llm.wire.values import most_input_tokens
 
 OPENAI = "api.openai.com"
 KEY_VARIABLE = "OPENAI_API_KEY"

@@ -12,9 +12,9 @@ from typing import Any
 
 from interpflow.llm.answers import Outcome, RawResponse, Reading, ToolCall, Usage
 from interpflow.llm.asks import Ask
-from interpflow.llm.service_failures import error_terms, request_id_in, term
-from interpflow.llm.wire_schemas import choice_schema, sent_schema
-from interpflow.llm.wire_values import model_name, unreadable, whole_number, without_surrogates
+from interpflow.llm.wire.schemas import choice_schema, sent_schema
+from interpflow.llm.wire.service_failures import error_terms, request_id_in, term
+from interpflow.llm.wire.values import model_name, unreadable, whole_number, without_surrogates
 
 # A prefix shorter than the model's minimum (512 to 4,096 tokens) is not cached, without an error;
 # one that is written and never read again costs a quarter more. Characters per token: about 4.

@@ -6,10 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from interpflow.llm.draws import Draw, Question, look_up
-from interpflow.llm.ledger import Books
-from interpflow.llm.progress import Progress
-from interpflow.llm.terms import Terms, settle
+from interpflow.llm.calls.draws import Draw, Question, look_up
+from interpflow.llm.calls.ledger import Books
+from interpflow.llm.calls.progress import Progress
+from interpflow.llm.calls.terms import Terms, settle
 
 LEASED_TOGETHER = 64
 LOOKED_UP_TOGETHER = 500

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from interpflow.config.llm import LlmSettings, RoleModel
 from interpflow.llm.answers import RawResponse, Reading
-from interpflow.llm.call_costs import cost_usd
-from interpflow.llm.draws import Draw
-from interpflow.llm.ledger import Books, Ledger
-from interpflow.llm.pacing import Clock
+from interpflow.llm.bought.call_costs import cost_usd
+from interpflow.llm.calls.draws import Draw
+from interpflow.llm.calls.ledger import Books, Ledger
+from interpflow.llm.calls.pacing import Clock
 from interpflow.llm.providers import Provider
 from interpflow.llm.requests import Request
 
 if TYPE_CHECKING:
-    from interpflow.llm.prices import Price
+    from interpflow.llm.bought.prices import Price
 
 # On a stop, what is in flight is billed: it is given this long to arrive.
 GRACE_S = 20.0

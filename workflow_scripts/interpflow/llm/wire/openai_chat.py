@@ -13,9 +13,9 @@ from typing import Any
 from interpflow.errors import UserError
 from interpflow.llm.answers import Outcome, RawResponse, Reading, ToolCall, Usage
 from interpflow.llm.asks import Ask, Turn
-from interpflow.llm.service_failures import error_terms, request_id_in, term
-from interpflow.llm.wire_schemas import choice_schema, is_strict, sent_schema
-from interpflow.llm.wire_values import model_name, unreadable, whole_number, without_surrogates
+from interpflow.llm.wire.schemas import choice_schema, is_strict, sent_schema
+from interpflow.llm.wire.service_failures import error_terms, request_id_in, term
+from interpflow.llm.wire.values import model_name, unreadable, whole_number, without_surrogates
 
 _OUTCOMES: dict[str, Outcome] = {
     "stop": "ok",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from interpflow.llm.answers import RawResponse, Reading
-from interpflow.llm.service_failures import request_id_in
+from interpflow.llm.wire.service_failures import request_id_in
 
 LONGEST_NAME = 200
 # What services and chat templates add around a prompt unseen, at most: to any, and for tools and

@@ -10,18 +10,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
-from interpflow.llm import batch_journal as journal
 from interpflow.llm.answers import RawResponse
-from interpflow.llm.batch_journal import Journaled
-from interpflow.llm.batch_service import BatchService, RowKind
-from interpflow.llm.call_costs import cost_usd
+from interpflow.llm.batches import journal
+from interpflow.llm.batches.journal import Journaled
+from interpflow.llm.batches.service import BatchService, RowKind
+from interpflow.llm.bought.call_costs import cost_usd
+from interpflow.llm.bought.prices import Price
+from interpflow.llm.bought.store import Store
+from interpflow.llm.calls.progress import Progress
 from interpflow.llm.failures import ServiceFailure, kind_of_status
-from interpflow.llm.prices import Price
-from interpflow.llm.progress import Progress
-from interpflow.llm.store import Store
 
 if TYPE_CHECKING:
-    from interpflow.llm.batches import BatchProvider
+    from interpflow.llm.batches.answering import BatchProvider
 
 Row = tuple[str, RowKind, RawResponse | None]
 ROWS_TOGETHER = 200

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from interpflow.llm.answer_checks import Checked, check
 from interpflow.llm.answers import FINAL_OUTCOMES, Answer, RawResponse, Reading
 from interpflow.llm.asks import Ask
+from interpflow.llm.calls.answer_checks import Checked, check
 from interpflow.llm.providers import Provider
 from interpflow.llm.requests import Request
 
 if TYPE_CHECKING:
-    from interpflow.llm.store import Store, Stored
+    from interpflow.llm.bought.store import Store, Stored
 
 MOST_INVALID = 3
 # USD of a response to a request, from what it says of its usage and how it came.

@@ -18,19 +18,19 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from interpflow.errors import UserError
-from interpflow.llm import batch_journal as journal
-from interpflow.llm.batch_collecting import GONE, collect, holds
-from interpflow.llm.batch_journal import Journaled
-from interpflow.llm.batch_service import BatchService, BatchSummary
-from interpflow.llm.budget import Budget
-from interpflow.llm.call_costs import load_of, most_usd
+from interpflow.llm.batches import journal
+from interpflow.llm.batches.collecting import GONE, collect, holds
+from interpflow.llm.batches.journal import Journaled
+from interpflow.llm.batches.service import BatchService, BatchSummary
+from interpflow.llm.bought.budget import Budget
+from interpflow.llm.bought.call_costs import load_of, most_usd
+from interpflow.llm.bought.prices import Price
+from interpflow.llm.bought.store import Store
+from interpflow.llm.calls.pacing import LONGEST_WAIT_S, backoff_s
+from interpflow.llm.calls.progress import Progress
 from interpflow.llm.failures import ServiceFailure
-from interpflow.llm.pacing import LONGEST_WAIT_S, backoff_s
-from interpflow.llm.prices import Price
-from interpflow.llm.progress import Progress
 from interpflow.llm.providers import Provider
 from interpflow.llm.requests import Request
-from interpflow.llm.store import Store
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

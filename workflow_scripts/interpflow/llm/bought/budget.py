@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from interpflow.llm import reservations
-from interpflow.llm.reservations import NANO, Money, nano
-from interpflow.llm.store import Store
+from interpflow.llm.bought import reservations
+from interpflow.llm.bought.reservations import NANO, Money, nano
+from interpflow.llm.bought.store import Store
 
 
 class Budget:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from interpflow.llm.rate_limits import Bucket, Load, limits_in
+from interpflow.llm.calls.rate_limits import Bucket, Load, limits_in
 
 START = 8
 SHRINK = 0.8

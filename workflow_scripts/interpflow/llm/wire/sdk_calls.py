@@ -18,7 +18,7 @@ from typing import Any
 
 from interpflow.llm.answers import RawResponse
 from interpflow.llm.failures import ServiceFailure
-from interpflow.llm.service_failures import kept_headers, named, status_failure
+from interpflow.llm.wire.service_failures import kept_headers, named, status_failure
 
 CONNECT_S = 10.0
 CLOSE_S = 60.0

@@ -15,13 +15,13 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-from interpflow.llm.buying import Buyer
-from interpflow.llm.draws import Question
-from interpflow.llm.feeding import Feed, found_in_store
-from interpflow.llm.pacing import Pace
-from interpflow.llm.progress import Progress
-from interpflow.llm.stopping import Halt, Stop, stopped_by_signals
-from interpflow.llm.terms import Terms
+from interpflow.llm.calls.buying import Buyer
+from interpflow.llm.calls.draws import Question
+from interpflow.llm.calls.feeding import Feed, found_in_store
+from interpflow.llm.calls.pacing import Pace
+from interpflow.llm.calls.progress import Progress
+from interpflow.llm.calls.stopping import Halt, Stop, stopped_by_signals
+from interpflow.llm.calls.terms import Terms
 
 
 async def buy(asked: Sequence[Question], terms: Terms, pace: Pace, progress: Progress) -> None:

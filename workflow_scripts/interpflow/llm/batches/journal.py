@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from interpflow.llm import leases, reservations
-from interpflow.llm.batch_service import RowKind
-from interpflow.llm.budget import Budget
+from interpflow.llm.batches.service import RowKind
+from interpflow.llm.bought import leases, reservations
+from interpflow.llm.bought.budget import Budget
+from interpflow.llm.bought.reservations import BATCH_PREFIX
+from interpflow.llm.bought.store import Store
 from interpflow.llm.requests import Request
-from interpflow.llm.reservations import BATCH_PREFIX
-from interpflow.llm.store import Store
 
 OWNER = "batches"
 

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from interpflow.llm.answers import RawResponse
-from interpflow.llm.draws import Question, draw_of
-from interpflow.llm.feeding import OTHERS_POLL_S, is_settled, take
-from interpflow.llm.progress import Progress
+from interpflow.llm.calls.draws import Question, draw_of
+from interpflow.llm.calls.feeding import OTHERS_POLL_S, is_settled, take
+from interpflow.llm.calls.progress import Progress
+from interpflow.llm.calls.terms import Terms, settle
 from interpflow.llm.providers import SendsMany
-from interpflow.llm.terms import Terms, settle
 
 # Leased together: enough for the model to sort by length, few enough to share between jobs.
 WHOLE = 1024

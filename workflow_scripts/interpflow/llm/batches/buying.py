@@ -1,7 +1,7 @@
 """Questions answered by batches: what the store lacks goes into batches until each has its answer.
 
 Looking up, reading and asking anew are those of single calls; the batches themselves, and that none
-is paid twice, are in `batches`.
+is paid twice, are in `answering`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from interpflow.llm import reasons
-from interpflow.llm.batches import BatchProvider, Limits, answer_by_batch
-from interpflow.llm.budget import Budget
-from interpflow.llm.draws import Question, look_up
+from interpflow.llm.batches.answering import BatchProvider, Limits, answer_by_batch
+from interpflow.llm.bought.budget import Budget
+from interpflow.llm.bought.store import open_store
+from interpflow.llm.calls import reasons
+from interpflow.llm.calls.draws import Question, look_up
+from interpflow.llm.calls.feeding import is_settled
+from interpflow.llm.calls.ledger import Books
+from interpflow.llm.calls.progress import Progress
+from interpflow.llm.calls.stopping import Stop, stopped_by_signals
+from interpflow.llm.calls.terms import Terms, settle
 from interpflow.llm.failures import ServiceFailure
-from interpflow.llm.feeding import is_settled
-from interpflow.llm.ledger import Books
-from interpflow.llm.progress import Progress
 from interpflow.llm.providers import ChecksModel
-from interpflow.llm.stopping import Stop, stopped_by_signals
-from interpflow.llm.store import open_store
-from interpflow.llm.terms import Terms, settle
 
 
 async def buy_by_batch(

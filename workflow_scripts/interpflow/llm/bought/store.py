@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interpflow.errors import UserError
-from interpflow.llm import leases, reservations
 from interpflow.llm.answers import FINAL_OUTCOMES, Outcome, RawResponse, Usage
+from interpflow.llm.bought import leases, reservations
+from interpflow.llm.bought.living import Living
+from interpflow.llm.bought.reservations import NANO, nano
+from interpflow.llm.bought.store_file import connect, explained, require_room
 from interpflow.llm.failures import ServiceFailure
-from interpflow.llm.living import Living
 from interpflow.llm.requests import Request
-from interpflow.llm.reservations import NANO, nano
-from interpflow.llm.store_file import connect, explained, require_room
 
 # Bodies shrink to 30 % and a row to one page at any level; higher ones cost time only.
 DEFLATE_LEVEL = 1

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from interpflow.errors import UserError
-from interpflow.llm.local_disk import require_local
-from interpflow.llm.store_schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
+from interpflow.llm.bought.local_disk import require_local
+from interpflow.llm.bought.store_schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
 
 # A transaction of another job takes milliseconds; a disk that stalls may take many seconds.
 BUSY_TIMEOUT_S = 120.0

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from interpflow.llm.budget import Budget
-    from interpflow.llm.store import Store
+    from interpflow.llm.bought.budget import Budget
+    from interpflow.llm.bought.store import Store
 
 T = TypeVar("T")
 MOST_TOGETHER = 500
@@ -119,8 +119,8 @@ class Ledger:
         return future.result()
 
     def _work(self, path: Path, cap_usd: float | None) -> None:
-        from interpflow.llm.budget import Budget
-        from interpflow.llm.store import open_store
+        from interpflow.llm.bought.budget import Budget
+        from interpflow.llm.bought.store import open_store
 
         with ExitStack() as stack:
             try:

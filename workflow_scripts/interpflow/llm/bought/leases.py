@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterable
 
-from interpflow.llm.living import Living
+from interpflow.llm.bought.living import Living
 
 
 def claim(

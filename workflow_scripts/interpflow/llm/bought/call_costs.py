@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from interpflow.llm.answers import Reading, Usage
-from interpflow.llm.prices import Price
+from interpflow.llm.bought.prices import Price
+from interpflow.llm.calls.rate_limits import Load
 from interpflow.llm.providers import Provider
-from interpflow.llm.rate_limits import Load
 from interpflow.llm.requests import Request
 
 

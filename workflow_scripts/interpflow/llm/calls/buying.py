@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from interpflow.llm import reasons
 from interpflow.llm.answers import RawResponse
-from interpflow.llm.call_costs import load_of, most_usd
-from interpflow.llm.draws import Question, draw_of
+from interpflow.llm.bought.call_costs import load_of, most_usd
+from interpflow.llm.calls import reasons
+from interpflow.llm.calls.draws import Question, draw_of
+from interpflow.llm.calls.ledger import Books
+from interpflow.llm.calls.pacing import LONGEST_WAIT_S, Pace, backoff_s
+from interpflow.llm.calls.progress import Progress
+from interpflow.llm.calls.rate_limits import Load
+from interpflow.llm.calls.stopping import Stop
+from interpflow.llm.calls.terms import Terms, settle
 from interpflow.llm.failures import ServiceFailure
-from interpflow.llm.ledger import Books
-from interpflow.llm.pacing import LONGEST_WAIT_S, Pace, backoff_s
-from interpflow.llm.progress import Progress
-from interpflow.llm.rate_limits import Load
 from interpflow.llm.requests import Request
-from interpflow.llm.stopping import Stop
-from interpflow.llm.terms import Terms, settle
 
 # If the first requests are all refused as malformed, so will be the rest.
 MOST_BAD_AT_FIRST = 5

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from interpflow.errors import UserError
 from interpflow.llm.answers import FINAL_OUTCOMES
-from interpflow.llm.reservations import NANO, money
-from interpflow.llm.store_file import explained
-from interpflow.llm.store_schema import APPLICATION_ID, SCHEMA_VERSION
+from interpflow.llm.bought.reservations import NANO, money
+from interpflow.llm.bought.store_file import explained
+from interpflow.llm.bought.store_schema import APPLICATION_ID, SCHEMA_VERSION
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from interpflow.config.llm import LlmSettings, RoleModel
 from interpflow.errors import UserError
+from interpflow.llm.calls.pacing import LONGEST_WAIT_S
 from interpflow.llm.failures import ServiceFailure
-from interpflow.llm.pacing import LONGEST_WAIT_S
 
 AGAIN = "everything bought is kept; run the same command again: only what is missing is asked for"
 

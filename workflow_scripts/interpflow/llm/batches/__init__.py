@@ -1,0 +1,1 @@
+"""Message Batches: a journal that survives a kill, and questions answered by them."""

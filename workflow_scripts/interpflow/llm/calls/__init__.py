@@ -1,0 +1,1 @@
+"""Single calls: one owner of retries, concurrency, rate limits and the orderly stop."""
