@@ -24,6 +24,13 @@ FIGURE_CAPTIONS = {
     "running_count": "Whether patching the states after word k with those of a list of another "
     "running count moves the answer by the difference; and whether a probe reads the count.",
 }
+METHODS = {
+    "wilson": "Wilson",
+    "wilson_on_clusters": "Wilson, words as clusters",
+    "rogan_gladen": "Rogan–Gladen",
+    "mover": "sum of the parts (MOVER)",
+    "kappa_none_atanh": "Fisher z",
+}
 HEADLINES = (
     "accuracy",
     "accuracy above the best constant",
@@ -50,7 +57,7 @@ def write_report(
     environment = Environment(
         loader=PackageLoader("interpflow.report"), autoescape=select_autoescape(default=True)
     )
-    environment.filters |= {"number": _number, "share": _share, "p": _p}
+    environment.filters |= {"number": _number, "share": _share, "p": _p, "method": _method}
     page = environment.get_template("report.html.jinja").render(
         version=interpflow.__version__,
         counting=counting,
@@ -120,6 +127,10 @@ def _layer_table(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
             )
             line[row["quantity"]] = row
     return list(table.values())
+
+
+def _method(test: str) -> str:
+    return METHODS.get(test, test)
 
 
 def _number(value: float | None) -> str:
