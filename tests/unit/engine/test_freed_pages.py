@@ -37,14 +37,26 @@ print(before, inside, held - after)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-def test_pages_are_handed_out_once_and_given_back() -> None:
+# Where something happens to lie on top of the heap, nothing is given back in the first place.
+ATTEMPTS = 8
+
+
+def measured() -> tuple[int, int, int]:
+    """Faults without it, faults inside, bytes given back; in a process of its own."""
     clean = {k: v for k, v in os.environ.items() if "MALLOC" not in k and k != "GLIBC_TUNABLES"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True,
         env={**clean, "PYTHONPATH": str(PROJECT_DIR / "workflow_scripts")},
     )  # fmt: skip
     before, inside, returned = map(int, done.stdout.split())
-    assert before > 20_000, "without it pages come anew in every round"
+    return before, inside, returned
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_pages_are_handed_out_once_and_given_back() -> None:
+    runs = (measured() for _ in range(ATTEMPTS))
+    telling = next((run for run in runs if run[0] > 20_000), None)
+    assert telling, "without it pages come anew in every round"
+    _, inside, returned = telling
     assert inside < 2_000
     assert returned > 40 << 20

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from interpflow.engine.passes.fast_modules import fast_modules
+from interpflow.engine.passes.freed_pages import freed_pages_kept
 from interpflow.errors import UserError
 from interpflow.inference.answer_trie import AnswerTrie, build_trie
 from interpflow.inference.batching import Progress, plan_batches
@@ -28,7 +29,6 @@ from interpflow.inference.forward import (
     row_logits,
     row_states,
 )
-from interpflow.inference.freed_memory import keep_freed_memory
 from interpflow.inference.prompt_tree import plan_prompts, plan_separately
 from interpflow.inference.readout import LOGIT_BYTES, Reading, read_logits
 from interpflow.inference.tree_forward import Prefix
@@ -96,7 +96,7 @@ def score_answers(
     first_logit = np.full((len(unique), len(answers)), np.nan, dtype=np.float32)
     top_token = np.full(len(unique), -1, dtype=np.int64)
     ways = known_ways(model)
-    with torch.inference_mode(), fast_modules(model):
+    with torch.inference_mode(), fast_modules(model), freed_pages_kept():
         run = _Run(model, ways, token_budget, Progress(len(unique), "prompts scored", progress))
         for joined, members in groups.items():
             trie = build_trie(joined, answers)
@@ -132,8 +132,6 @@ class _Run:
         self.device = model.get_input_embeddings().weight.device
         self.on_cpu = self.device.type == "cpu"
         self.pass_budget = min(token_budget, CPU_PASS_TOKENS) if self.on_cpu else token_budget
-        if self.on_cpu:
-            keep_freed_memory()
         self.readout, self.by_states, self.tree = ways.find(model)
         self.tokens = 0
 

@@ -15,13 +15,13 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from interpflow.errors import UserError
 from interpflow.llm.batches import journal
 from interpflow.llm.batches.collecting import GONE, collect, holds
 from interpflow.llm.batches.journal import Journaled
-from interpflow.llm.batches.service import BatchService, BatchSummary
+from interpflow.llm.batches.service import BatchProvider, BatchSummary
 from interpflow.llm.bought.budget import Budget
 from interpflow.llm.bought.call_costs import load_of, most_usd
 from interpflow.llm.bought.prices import Price
@@ -29,7 +29,6 @@ from interpflow.llm.bought.store import Store
 from interpflow.llm.calls.pacing import LONGEST_WAIT_S, backoff_s
 from interpflow.llm.calls.progress import Progress
 from interpflow.llm.failures import ServiceFailure
-from interpflow.llm.providers import Provider
 from interpflow.llm.requests import Request
 
 T = TypeVar("T")
@@ -50,10 +49,6 @@ KEPT_S = 29 * 86_400.0
 MOST_FAILED_CALLS = 8
 # After these a batch may exist although no id came back.
 MAYBE_CREATED = (0, 408, 500, 502, 504)
-
-
-class BatchProvider(Provider, BatchService, Protocol):
-    """A provider that also takes batches."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from interpflow.llm.batches.answering import BatchProvider, Limits, answer_by_batch
+from interpflow.llm.batches.answering import Limits, answer_by_batch
+from interpflow.llm.batches.service import BatchProvider
 from interpflow.llm.bought.budget import Budget
 from interpflow.llm.bought.store import open_store
 from interpflow.llm.calls import reasons

@@ -8,20 +8,17 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from interpflow.llm.answers import RawResponse
 from interpflow.llm.batches import journal
 from interpflow.llm.batches.journal import Journaled
-from interpflow.llm.batches.service import BatchService, RowKind
+from interpflow.llm.batches.service import BatchProvider, BatchService, RowKind
 from interpflow.llm.bought.call_costs import cost_usd
 from interpflow.llm.bought.prices import Price
 from interpflow.llm.bought.store import Store
 from interpflow.llm.calls.progress import Progress
 from interpflow.llm.failures import ServiceFailure, kind_of_status
-
-if TYPE_CHECKING:
-    from interpflow.llm.batches.answering import BatchProvider
 
 Row = tuple[str, RowKind, RawResponse | None]
 ROWS_TOGETHER = 200

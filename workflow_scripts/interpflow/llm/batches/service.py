@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from interpflow.llm.answers import RawResponse
+from interpflow.llm.providers import Provider
 from interpflow.llm.requests import Request
 
 RowKind = Literal["succeeded", "errored", "canceled", "expired"]
@@ -58,3 +59,7 @@ class BatchService(Protocol):
         status 404 or 410 says that the results are no longer kept.
         """
         ...
+
+
+class BatchProvider(Provider, BatchService, Protocol):
+    """A provider that also takes batches."""
