@@ -108,7 +108,7 @@ def test_comments_and_docstrings_rerun_nothing(complete: Run, edit: Edit) -> Non
         "stats.calibration",
         pytest.param("stats.maxt", marks=pytest.mark.slow),
         pytest.param("tasks.counting.pairs", marks=pytest.mark.slow),
-        "engine.hooks",
+        "engine.passes.hooks",
         pytest.param("report.theme", marks=pytest.mark.slow),
         "tables.atomic",
     ],
