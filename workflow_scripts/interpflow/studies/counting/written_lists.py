@@ -15,13 +15,11 @@ from interpflow.llm.answers import Answer
 from interpflow.llm.asking import answer
 from interpflow.llm.asks import Ask
 from interpflow.studies.counting.written_asks import answer_tokens, lists_ask, lists_of
-from interpflow.studies.counting.written_state import WrittenState, read_rounds, written_state
+from interpflow.studies.counting.written_state import WrittenState, state_before
 from interpflow.tables.parquet import write_table
 from interpflow.tables.provenance import Provenance
 from interpflow.tasks.counting.labelled_lists import LabelledList, Shape, read_lists
-from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
-from interpflow.tasks.counting.prompts import load_templates
-from interpflow.tasks.counting.setup import factorial_design
+from interpflow.tasks.counting.lexicon import Lexicon
 
 # Words at most named as worn out in a question.
 MAX_AVOIDED = 40
@@ -47,16 +45,10 @@ def write_round(
 
     Raises UserError where the service cannot be used; every answer bought by then is kept.
     """
-    lexicon = load_lexicon(Path(lexicon_path) if lexicon_path else None)
-    templates = load_templates(Path(templates_path) if templates_path else None)
-    design = factorial_design(data, seed, lexicon, templates)
-    state = written_state(
-        data,
-        design,
-        lexicon,
-        read_rounds(earlier_lists, "counting_written_lists"),
-        read_rounds(earlier_verdicts, "counting_list_verdicts"),
-    )
+    lexicon, state = state_before(
+        data, seed, lexicon_path=lexicon_path, templates_path=templates_path,
+        earlier_lists=earlier_lists, earlier_verdicts=earlier_verdicts,
+    )  # fmt: skip
     asks = planned_asks(
         state, data.llm, round_number, lexicon, seed, lexicon_path,
         longest=llm.roles.generator.max_tokens,

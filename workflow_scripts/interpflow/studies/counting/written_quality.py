@@ -19,7 +19,7 @@ from interpflow.studies.counting.written_state import Row, read_rounds
 from interpflow.tables.documents import write_document
 from interpflow.tables.parquet import write_table
 from interpflow.tables.provenance import Provenance
-from interpflow.tasks.counting.membership import MEMBERSHIPS
+from interpflow.tasks.counting.membership import MEMBERSHIPS, decide
 
 Question = tuple[str, str]  # category, word
 Label = tuple[str, str, bool]  # category, word, and what the generator says of it
@@ -93,17 +93,11 @@ def label_accuracy(
     """
     verdict_of = {(row["category"], row["word"]): row for row in judged}
     known: dict[Question, dict[bool, int]] = defaultdict(lambda: {True: 0, False: 0})
-    others: dict[bool, list[tuple[Question, str, int]]] = {True: [], False: []}
     for (category, word, is_member), uses in labels.items():
         row = verdict_of.get((category, word))
-        if row is None:
-            continue
-        if row["decided_by"] == "lexicon":
-            verdict = row["verdict"]
-            if verdict != "unclear":
-                known[category, word][(verdict == "yes") == is_member] += uses
-        else:
-            others[is_member].append(((category, word), row["verdict"], uses))
+        if row and row["decided_by"] == "lexicon" and row["verdict"] != "unclear":
+            known[category, word][(row["verdict"] == "yes") == is_member] += uses
+    others = _open_labels(labels, judged)
     exact = clustered_proportion(
         [uses[True] for uses in known.values()], [sum(uses.values()) for uses in known.values()],
         quantity="label accuracy, words in the lexicon",
@@ -141,29 +135,16 @@ def wrong_labels_in_use(
     they were given, make likely. That share is of all words of a kind of label, as the validators
     saw no lists.
     """
-    verdict_of = {(row["category"], row["word"]): row for row in judged}
-    n_used = {True: 0, False: 0}
-    n_known = 0
-    for (category, word, is_member), uses in used.items():
-        row = verdict_of.get((category, word))
-        if row is not None and row["decided_by"] == "validator":
-            n_used[is_member] += uses
-        else:
-            n_known += uses
+    given, passed = _open_labels(labels, judged), _open_labels(used, judged)
     parts, sizes = [], []
     for is_member, positive in ((True, "yes"), (False, "no")):
-        given = [
-            ((category, word), verdict_of[category, word]["verdict"], uses)
-            for (category, word, label), uses in labels.items()
-            if label == is_member
-            and (category, word) in verdict_of
-            and verdict_of[category, word]["decided_by"] == "validator"
-        ]
-        n_agreeing, n, known = _evidence(given, gold, positive)
+        n_agreeing, n, known = _evidence(given[is_member], gold, positive)
         own_seed = derived_seed(seed, "wrong labels", positive)
+        n_used = sum(uses for _, _, uses in passed[is_member])
         part = wrong_positives(n_agreeing, n, seed=own_seed, **known)
-        parts.append(replace(part, n_units=n_used[is_member]))
-        sizes.append(n_used[is_member])
+        parts.append(replace(part, n_units=n_used))
+        sizes.append(n_used)
+    n_known = sum(used.values()) - sum(sizes)
     total = n_known + sum(sizes)
     right = Estimate(quantity="known", estimate=0.0, ci_low=0.0, ci_high=0.0, n_units=n_known)
     return weighted_sum(
@@ -171,6 +152,22 @@ def wrong_labels_in_use(
         [size / total if total else 0 for size in (n_known, *sizes)],
         quantity="wrong labels to be expected in the lists in use",
     )
+
+
+def _open_labels(
+    labels: Mapping[Label, int], judged: Sequence[Row]
+) -> dict[bool, list[tuple[Question, str, int]]]:
+    """By label: the words that the validators decided, with their verdict and the label's uses."""
+    verdict_of = {
+        (row["category"], row["word"]): row["verdict"]
+        for row in judged
+        if row["decided_by"] == "validator"
+    }
+    found: dict[bool, list[tuple[Question, str, int]]] = {True: [], False: []}
+    for (category, word, is_member), uses in labels.items():
+        if (category, word) in verdict_of:
+            found[is_member].append(((category, word), verdict_of[category, word], uses))
+    return found
 
 
 def _used(lists: Sequence[Row], verdicts: Sequence[Row]) -> Counter[Label]:
@@ -259,7 +256,7 @@ def _evidence(
 ) -> tuple[float, float, dict[str, Any]]:
     """Verdicts that are what `positive` says, all verdicts, as of independent words, and what the
     validators got right on gold; what they left open is left out of both."""
-    asked = [(row["lexicon"], _vote(row)) for row in gold if row["votes"]]
+    asked = [(row["lexicon"], decide(row["votes"])) for row in gold if row["votes"]]
     right = [vote == positive for truth, vote in asked if truth == positive and vote != "unclear"]
     wrong = [vote == positive for truth, vote in asked if truth != positive and vote != "unclear"]
     decided = [(verdict == positive, uses) for _, verdict, uses in given if verdict != "unclear"]
@@ -274,12 +271,6 @@ def _evidence(
         "n_gold_negative": len(wrong),
     }
     return share.share * n if share else 0.0, n, known
-
-
-def _vote(row: Row) -> str:
-    votes = Counter(row["votes"])
-    verdict, n = votes.most_common(1)[0]
-    return verdict if 2 * n > len(row["votes"]) else "unclear"
 
 
 def _validators(gold: Sequence[Row]) -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ from interpflow.errors import UserError
 from interpflow.tables.parquet import read_rows
 from interpflow.tasks.counting.design import FactorialDesign, factorial_examples, written_entries
 from interpflow.tasks.counting.labelled_lists import Shape
-from interpflow.tasks.counting.lexicon import Lexicon
+from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
+from interpflow.tasks.counting.prompts import load_templates
+from interpflow.tasks.counting.setup import factorial_design
 
 SOURCE_SHARES = {"systematic": 0.0, "llm": 1.0}
 MAX_SHOWN_CELLS = 20
@@ -97,6 +99,28 @@ def written_state(
         word_sets={category: tuple(sets) for category, sets in word_sets.items()},
         word_uses=dict(uses),
     )
+
+
+def state_before(
+    data: CountingData,
+    seed: int,
+    *,
+    lexicon_path: str | None,
+    templates_path: str | None,
+    earlier_lists: Iterable[Path | str],
+    earlier_verdicts: Iterable[Path | str],
+) -> tuple[Lexicon, WrittenState]:
+    """The lexicon, and the state that the tables of earlier rounds leave."""
+    lexicon = load_lexicon(Path(lexicon_path) if lexicon_path else None)
+    templates = load_templates(Path(templates_path) if templates_path else None)
+    state = written_state(
+        data,
+        factorial_design(data, seed, lexicon, templates),
+        lexicon,
+        read_rounds(earlier_lists, "counting_written_lists"),
+        read_rounds(earlier_verdicts, "counting_list_verdicts"),
+    )
+    return lexicon, state
 
 
 def read_rounds(paths: Iterable[Path | str], table: str) -> list[dict[str, Any]]:

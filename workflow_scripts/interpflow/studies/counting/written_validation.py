@@ -15,19 +15,12 @@ from interpflow.config.model import ModelSettings
 from interpflow.llm.asking import answer
 from interpflow.stats.duplicates import jaccard
 from interpflow.studies.counting.written_asks import membership_ask, membership_of
-from interpflow.studies.counting.written_state import (
-    Row,
-    WrittenState,
-    read_rounds,
-    written_state,
-)
+from interpflow.studies.counting.written_state import Row, WrittenState, state_before
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
 from interpflow.tasks.counting.labelled_lists import LabelledList, LabelledWord, fault_of
-from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
+from interpflow.tasks.counting.lexicon import Lexicon
 from interpflow.tasks.counting.membership import Membership, decide, lexicon_verdict
-from interpflow.tasks.counting.prompts import load_templates
-from interpflow.tasks.counting.setup import factorial_design
 
 Question = tuple[str, str]  # category, word
 
@@ -52,16 +45,10 @@ def judge_round(
 
     The first round also puts words of known membership to the validators, to measure them.
     """
-    lexicon = load_lexicon(Path(lexicon_path) if lexicon_path else None)
-    templates = load_templates(Path(templates_path) if templates_path else None)
-    design = factorial_design(data, seed, lexicon, templates)
-    state = written_state(
-        data,
-        design,
-        lexicon,
-        read_rounds(earlier_lists, "counting_written_lists"),
-        read_rounds(earlier_verdicts, "counting_list_verdicts"),
-    )
+    lexicon, state = state_before(
+        data, seed, lexicon_path=lexicon_path, templates_path=templates_path,
+        earlier_lists=earlier_lists, earlier_verdicts=earlier_verdicts,
+    )  # fmt: skip
     lists = read_rows(lists_path, "counting_written_lists")
     known: dict[Question, Membership | None] = {
         (row["category"], word): lexicon_verdict(word, row["category"], lexicon)
@@ -70,7 +57,7 @@ def judge_round(
     }
     open_questions = [question for question, verdict in known.items() if verdict is None]
     measure = round_number == 1 and bool(lists)
-    gold = gold_questions(design.categories, lexicon, data.llm, seed) if measure else {}
+    gold = gold_questions(state.design.categories, lexicon, data.llm, seed) if measure else {}
     votes = ask_validators(
         [*open_questions, *gold], lexicon, lexicon_path, llm, models, round_number
     )
