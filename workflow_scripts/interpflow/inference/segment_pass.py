@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interpflow.engine.passes.attention import StopForward
+from interpflow.engine.passes.attention import StopForward, attention_by
 
 # The name of the attention that `segment_attention` does.
 IMPLEMENTATION = "interpflow_segments"
@@ -93,16 +93,12 @@ class SegmentPass:
     @contextmanager
     def active(self, configs: Sequence[Any]) -> Iterator[None]:
         """Let the attention of a model with these configurations run through this pass."""
-        former = [config._attn_implementation for config in configs]
-        token = CURRENT.set(self)
-        try:
-            for config in configs:
-                config._attn_implementation = IMPLEMENTATION
-            yield
-        finally:
-            CURRENT.reset(token)
-            for config, implementation in zip(configs, former):
-                config._attn_implementation = implementation
+        with attention_by(IMPLEMENTATION, configs):
+            token = CURRENT.set(self)
+            try:
+                yield
+            finally:
+                CURRENT.reset(token)
 
     def own(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[int, Tensor, Tensor]:
         """(layer, keys, values) of the pass's own places at this call; raises StopForward."""

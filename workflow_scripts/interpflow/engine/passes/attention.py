@@ -109,16 +109,25 @@ class AttentionPass:
     def active(self, configs: Sequence[Any]) -> Iterator[None]:
         """Let the attention of a model with these `attention_configs` run through this pass; as
         before afterwards, in any case."""
-        former = [config._attn_implementation for config in configs]
-        token = _CURRENT.set(self)
-        try:
-            for config in configs:
-                config._attn_implementation = IMPLEMENTATION
-            yield
-        finally:
-            _CURRENT.reset(token)
-            for config, implementation in zip(configs, former):
-                config._attn_implementation = implementation
+        with attention_by(IMPLEMENTATION, configs):
+            token = _CURRENT.set(self)
+            try:
+                yield
+            finally:
+                _CURRENT.reset(token)
+
+
+@contextmanager
+def attention_by(implementation: str, configs: Sequence[Any]) -> Iterator[None]:
+    """Let models with these configurations use a registered attention; as before afterwards."""
+    former = [config._attn_implementation for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation = implementation
+        yield
+    finally:
+        for config, before in zip(configs, former):
+            config._attn_implementation = before
 
 
 def attention_modules(architecture: Architecture) -> dict[nn.Module, int]:
