@@ -10,6 +10,7 @@ from interpflow.config.base import Name, Settings
 from interpflow.config.counting import CountingSettings
 from interpflow.config.llm import LlmSettings
 from interpflow.config.model import ModelSettings
+from interpflow.config.robustness import RobustnessSettings
 
 
 class ExecutionSettings(Settings):
@@ -41,6 +42,9 @@ class Config(Settings):
     counting: CountingSettings | None = Field(
         default=CountingSettings(), description="the counting study; null switches it off"
     )
+    robustness: RobustnessSettings | None = Field(
+        default=None, description="the robustness study; null switches it off"
+    )
     llm: LlmSettings = LlmSettings()
     reference_models: ReferenceTraining = ReferenceTraining()
 
@@ -54,11 +58,11 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _known_models(self) -> Config:
-        if self.counting:
-            for name in self.counting.models or []:
+        for study, settings in (("counting", self.counting), ("robustness", self.robustness)):
+            for name in (settings.models if settings else None) or []:
                 if name not in self.models:
                     known = ", ".join(self.models)
-                    raise ValueError(f"counting.models: no model named {name!r}; known: {known}")
+                    raise ValueError(f"{study}.models: no model named {name!r}; known: {known}")
         return self
 
     def counting_models(self) -> list[str]:
@@ -66,3 +70,9 @@ class Config(Settings):
         if self.counting is None:
             return []
         return list(dict.fromkeys(self.counting.models or self.models))
+
+    def robustness_models(self) -> list[str]:
+        """Names of the models that the robustness study takes apart, in the config's order."""
+        if self.robustness is None:
+            return []
+        return list(dict.fromkeys(self.robustness.models or self.models))

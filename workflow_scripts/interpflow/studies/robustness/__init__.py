@@ -1,0 +1,1 @@
+"""The robustness study: perturbed prompts, what they cost, and what carries the damage."""

@@ -1,0 +1,1 @@
+"""Perturbations of prompts that keep their meaning, each edit recorded by its characters."""
