@@ -15,6 +15,7 @@ include: "rules/models.smk"
 include: "rules/generation.smk"
 include: "rules/validation.smk"
 include: "rules/inference.smk"
+include: "rules/scoring.smk"
 include: "rules/benchmarking.smk"
 include: "rules/mediation.smk"
 include: "rules/report.smk"
@@ -24,6 +25,7 @@ include: "rules/inspect.smk"
 localrules:
     all,
     counting,
+    robustness,
     report,
     estimate,
     why,
@@ -38,12 +40,18 @@ rule all:
     default_target: True
     input:
         PLAN.outputs("counting"),
+        PLAN.outputs("robustness"),
         PLAN.outputs("report"),
 
 
 rule counting:
     input:
         PLAN.outputs("counting"),
+
+
+rule robustness:
+    input:
+        PLAN.outputs("robustness"),
 
 
 rule report:

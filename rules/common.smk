@@ -7,17 +7,27 @@ sys.path.insert(0, os.path.join(workflow.basedir, "workflow_scripts"))
 
 from interpflow.workflow.parse import check_start, parse_settings
 from interpflow.workflow.plan import (
+    item_files,
     lexicon_files,
     model_files,
     report_template,
+    reward_files,
     round_files,
     templates_file,
+)
+from interpflow.workflow.robustness_stages import (
+    ROBUSTNESS_FIGURES,
+    asks_meanings,
+    asks_rewrites,
+    compares_answers,
+    judges_answers,
 )
 from interpflow.workflow.stages import COUNTING_FIGURES, written_rounds
 
 SETTINGS, PLAN = parse_settings(config)
 MODELS = list(SETTINGS.models)
 COUNTING_MODELS = SETTINGS.counting_models()
+ROBUSTNESS_MODELS = SETTINGS.robustness_models()
 ON_GPU = SETTINGS.execution.device == "cuda"
 
 
@@ -53,9 +63,23 @@ def mem_mb(base_mb):
 
 
 def a_model(*files):
-    """A study's files of one model."""
+    """The counting study's files of each model."""
     return [
         f"results/counting/{model}/{file}"
         for model in COUNTING_MODELS
         for file in files
     ]
+
+
+def robustness_files(*files):
+    """The robustness study's files of each model."""
+    return [
+        f"results/robustness/{model}/{file}"
+        for model in ROBUSTNESS_MODELS
+        for file in files
+    ]
+
+
+def scored(model, table, wanted):
+    """A table of scores of a model's answers, where the config asks for it."""
+    return f"results/robustness/{model}/{table}.parquet" if wanted else []

@@ -6,6 +6,8 @@
 localrules:
     counting_writing,
     counting_judging,
+    robustness_rewriting,
+    robustness_meanings,
 
 
 rule counting_writing:
@@ -114,3 +116,70 @@ rule counting_generation:
         lib=parameter("lib", "counting_generation"),
     script:
         "../workflow_scripts/counting_generation.py"
+
+
+rule robustness_rewriting:
+    input:
+        files=item_files(SETTINGS),
+    output:
+        rewrites="results/robustness/rewrites.parquet",
+    log:
+        "logs/robustness_rewriting.log",
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=1440,
+    params:
+        spec=parameter("spec", "robustness_rewriting"),
+        code=parameter("code", "robustness_rewriting"),
+        lib=parameter("lib", "robustness_rewriting"),
+    script:
+        "../workflow_scripts/robustness_rewriting.py"
+
+
+rule robustness_generation:
+    input:
+        files=item_files(SETTINGS),
+        rewrites=(
+            "results/robustness/rewrites.parquet" if asks_rewrites(SETTINGS) else []
+        ),
+    output:
+        examples="results/robustness/examples.parquet",
+        not_made="results/robustness/not_made.parquet",
+    log:
+        "logs/robustness_generation.log",
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        spec=parameter("spec", "robustness_generation"),
+        code=parameter("code", "robustness_generation"),
+        lib=parameter("lib", "robustness_generation"),
+    script:
+        "../workflow_scripts/robustness_generation.py"
+
+
+rule robustness_meanings:
+    input:
+        examples="results/robustness/examples.parquet",
+    output:
+        meanings="results/robustness/meanings.parquet",
+    log:
+        "logs/robustness_meanings.log",
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=1440,
+    params:
+        spec=parameter("spec", "robustness_meanings"),
+        code=parameter("code", "robustness_meanings"),
+        lib=parameter("lib", "robustness_meanings"),
+    script:
+        "../workflow_scripts/robustness_meanings.py"

@@ -39,10 +39,54 @@ rule counting_figures:
         "../workflow_scripts/counting_figures.py"
 
 
+rule robustness_figures:
+    input:
+        examples="results/robustness/examples.parquet",
+        answers="results/robustness/{model}/answers.parquet",
+        benchmark="results/robustness/{model}/benchmark.parquet",
+        document="results/robustness/{model}/benchmark.json",
+        map="results/robustness/{model}/internals_map.parquet",
+        mediation="results/robustness/{model}/mediation.parquet",
+        pairs="results/robustness/{model}/pairs.parquet",
+        effects="results/robustness/{model}/pair_effects.parquet",
+        gates="results/robustness/{model}/gates.json",
+    output:
+        **{
+            figure: report(
+                f"results/robustness/{{model}}/figures/{figure}.svg",
+                category="Robustness",
+                subcategory="{model}",
+                labels={"figure": figure.replace("_", " ")},
+                caption=f"../docs/captions/{figure}.rst",
+            )
+            for figure in ROBUSTNESS_FIGURES
+        },
+    log:
+        "logs/robustness_figures/{model}.log",
+    wildcard_constraints:
+        model=one_of(ROBUSTNESS_MODELS),
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=20,
+    params:
+        spec=parameter("spec", "robustness_figures", by="model"),
+        code=parameter("code", "robustness_figures", by="model"),
+        lib=parameter("lib", "robustness_figures", by="model"),
+    script:
+        "../workflow_scripts/robustness_figures.py"
+
+
 rule report_page:
     input:
         summary="results/counting/summary.json" if COUNTING_MODELS else [],
         figures=a_model(*[f"figures/{figure}.svg" for figure in COUNTING_FIGURES]),
+        robustness="results/robustness/summary.json" if ROBUSTNESS_MODELS else [],
+        robustness_figures=robustness_files(
+            *[f"figures/{figure}.svg" for figure in ROBUSTNESS_FIGURES]
+        ),
         template=report_template(),
     output:
         page="results/report/index.html",

@@ -24,3 +24,29 @@ rule counting_validation:
         lib=parameter("lib", "counting_validation"),
     script:
         "../workflow_scripts/counting_validation.py"
+
+
+rule robustness_validation:
+    input:
+        examples="results/robustness/examples.parquet",
+        not_made="results/robustness/not_made.parquet",
+        meanings=(
+            "results/robustness/meanings.parquet" if asks_meanings(SETTINGS) else []
+        ),
+    output:
+        table="results/robustness/validation.parquet",
+        document="results/robustness/validation.json",
+    log:
+        "logs/robustness_validation.log",
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        spec=parameter("spec", "robustness_validation"),
+        code=parameter("code", "robustness_validation"),
+        lib=parameter("lib", "robustness_validation"),
+    script:
+        "../workflow_scripts/robustness_validation.py"

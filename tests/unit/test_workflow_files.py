@@ -11,7 +11,8 @@ import yaml
 
 from interpflow.config.load import load_config, parse_config
 from interpflow.paths import PROJECT_DIR
-from interpflow.workflow.stages import COUNTING_FIGURES, Stage, configured_stages
+from interpflow.workflow.stage import Stage
+from interpflow.workflow.stages import COUNTING_FIGURES, configured_stages
 
 SMK_FILES = sorted((PROJECT_DIR / "rules").glob("*.smk"))
 # Targets that only ask for files.

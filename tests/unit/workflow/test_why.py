@@ -14,7 +14,7 @@ from interpflow.tables.parquet import write_table
 from interpflow.tables.provenance import Provenance, file_digest
 from interpflow.workflow.code_digest import module_digests
 from interpflow.workflow.plan import Plan
-from interpflow.workflow.stages import SCRIPTS_DIR, Stage
+from interpflow.workflow.stage import SCRIPTS_DIR, Stage
 from interpflow.workflow.why import reasons
 
 SUMMARY = "results/counting/summary.json"

@@ -16,7 +16,15 @@ from interpflow.workflow.checks import check_disk, check_inputs
 from interpflow.workflow.plan import Plan
 
 # Rules whose jobs ask language models.
-ASKING_RULES = frozenset({"counting_writing", "counting_judging"})
+ASKING_RULES = frozenset(
+    {
+        "counting_writing",
+        "counting_judging",
+        "robustness_rewriting",
+        "robustness_meanings",
+        "robustness_judging",
+    }
+)
 
 
 def parse_settings(raw: Mapping[str, Any]) -> tuple[Config, Plan]:

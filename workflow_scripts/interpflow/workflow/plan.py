@@ -6,12 +6,8 @@ from pathlib import Path
 
 from interpflow.config.settings import Config
 from interpflow.paths import PROJECT_DIR, RESOURCES_DIR
-from interpflow.workflow.stages import (
-    MODEL_PACKAGES,
-    Stage,
-    configured_stages,
-    written_rounds,
-)
+from interpflow.workflow.stage import MODEL_PACKAGES, Stage
+from interpflow.workflow.stages import configured_stages, written_rounds
 
 BYTES_PER_MB = 1_000_000
 PACKAGE_DIR = PROJECT_DIR / "workflow_scripts" / "interpflow"
@@ -99,6 +95,25 @@ def templates_file(config: Config) -> str:
     return named or str(_from_here(RESOURCES_DIR / "templates" / "counting.yaml"))
 
 
+def item_files(config: Config) -> list[str]:
+    """Files that the prompts of the robustness study come from."""
+    study = config.robustness
+    if study is None:
+        return []
+    own = [study.data.path] if study.data.path else []
+    parts = [RESOURCES_DIR / "templates" / f"{study.data.source}.yaml"] if not own else []
+    operators = sorted((RESOURCES_DIR / "perturbations").glob("*"))
+    return own + [str(_from_here(path)) for path in (*parts, *operators) if path.exists()]
+
+
+def reward_files(config: Config) -> list[str]:
+    """Files of the embedded reward model, where the config names it."""
+    study = config.robustness
+    if study is None or "reference" not in study.scoring.reward_models:
+        return []
+    return _weights_and_settings(_from_here(RESOURCES_DIR / "reference" / "reward_model"))
+
+
 def report_template() -> str:
     return str(_from_here(PACKAGE_DIR / "report" / "templates" / "report.html.jinja"))
 
@@ -119,6 +134,10 @@ def model_files(config: Config, model: str) -> list[str]:
         if settings.reference
         else Path(settings.local or "")
     )
+    return _weights_and_settings(directory)
+
+
+def _weights_and_settings(directory: Path) -> list[str]:
     return sorted(
         str(path)
         for kind in ("*.safetensors", "*.json", "*.model", "*.jinja", "*.py")

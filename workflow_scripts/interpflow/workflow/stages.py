@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache, cached_property
 from typing import Any
 
 from interpflow.config.counting import CountingData
-from interpflow.config.identity import canonical_json
-from interpflow.config.llm import RoleModel
 from interpflow.config.settings import Config
 from interpflow.llm.roles import contamination
-from interpflow.paths import PROJECT_DIR
-from interpflow.tables.provenance import SCHEMA_VERSION, package_versions
-from interpflow.workflow.code_digest import code_digest
+from interpflow.workflow.robustness_stages import robustness_stages
+from interpflow.workflow.stage import FIGURE_PACKAGES, MODEL_PACKAGES, Stage, player
 
-SCRIPTS_DIR = PROJECT_DIR / "workflow_scripts"
-PROVIDERS_DIR = SCRIPTS_DIR / "interpflow" / "llm" / "providers"
-LIGHT_PACKAGES = ("numpy", "scipy", "statsmodels", "scikit-learn", "pyarrow")
-MODEL_PACKAGES = (*LIGHT_PACKAGES, "torch", "transformers", "tokenizers", "safetensors")
-FIGURE_PACKAGES = ("altair", "vl-convert-python", "pyarrow")
 COUNTING_FIGURES = (
     "accuracy",
     "confusion",
@@ -29,31 +18,6 @@ COUNTING_FIGURES = (
     "layer_importance",
     "running_count",
 )
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One rule for one set of wildcards. `spec` is all of the config that its results depend on."""
-
-    rule: str
-    script: str
-    outputs: tuple[str, ...]
-    spec: Mapping[str, Any]
-    packages: tuple[str, ...] = LIGHT_PACKAGES
-
-    @cached_property  # Snakemake asks for it several times a job
-    def parameters(self) -> dict[str, str]:
-        """What Snakemake remembers of the job: when one of these changes, it runs again."""
-        return {
-            "spec": canonical_json({**self.spec, "schema_version": SCHEMA_VERSION}),
-            "code": _digest(self.script),
-            "lib": canonical_json(package_versions(self.packages)),
-        }
-
-
-@cache
-def _digest(script: str) -> str:
-    return code_digest(SCRIPTS_DIR / script)
 
 
 def configured_stages(config: Config) -> list[Stage]:
@@ -66,7 +30,12 @@ def configured_stages(config: Config) -> list[Stage]:
         )
         for name, settings in config.models.items()
     ]
-    return [*stages, *_counting_stages(config), *_report_stages(config)]
+    return [
+        *stages,
+        *_counting_stages(config),
+        *robustness_stages(config),
+        *_report_stages(config),
+    ]
 
 
 def _report_stages(config: Config) -> list[Stage]:
@@ -75,7 +44,10 @@ def _report_stages(config: Config) -> list[Stage]:
             rule="report_page",
             script="report.py",
             outputs=("results/report/index.html",),
-            spec={"models": config.counting_models()},
+            spec={
+                "models": config.counting_models(),
+                "robustness_models": config.robustness_models(),
+            },
             packages=("jinja2",),
         )
     ]
@@ -166,29 +138,17 @@ def _writing_stages(config: Config, here: str) -> list[Stage]:
                 rule="counting_writing",
                 script="counting_writing.py",
                 outputs=(f"{here}/rounds/{number}/lists.parquet",),
-                spec={**common, "generator": _player(config, roles.generator)},
+                spec={**common, "generator": player(config, roles.generator)},
             ),
             Stage(
                 rule="counting_judging",
                 script="counting_judging.py",
                 outputs=(f"{here}/rounds/{number}/words.parquet",
                          f"{here}/rounds/{number}/verdicts.parquet"),
-                spec={**common, "validator": [_player(config, judge) for judge in roles.validator]},
+                spec={**common, "validator": [player(config, judge) for judge in roles.validator]},
             ),
         ]  # fmt: skip
     return stages
-
-
-def _player(config: Config, role: RoleModel) -> dict[str, Any]:
-    """What the answers of a role depend on: who plays it, and how its provider asks.
-
-    Not how calls are paid, paced and stored. Providers are imported by name, where the digest of a
-    script does not see them.
-    """
-    played = role.model_dump(include={"provider", "model", "base_url", "max_tokens"})
-    if role.provider == "local" and role.model:
-        played["source"] = config.models[role.model].model_dump()
-    return {**played, "provider_code": _digest(f"{PROVIDERS_DIR}/{role.provider}.py")}
 
 
 def _counting_model_stages(config: Config, name: str, here: str) -> list[Stage]:

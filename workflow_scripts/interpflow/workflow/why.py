@@ -13,7 +13,7 @@ from interpflow.tables.parquet import read_provenance
 from interpflow.tables.provenance import file_digest
 from interpflow.workflow.code_digest import module_digests
 from interpflow.workflow.plan import Plan
-from interpflow.workflow.stages import SCRIPTS_DIR, Stage
+from interpflow.workflow.stage import SCRIPTS_DIR, Stage
 
 # What of an artifact's provenance is compared with the present.
 COMPARED = {"spec": Mapping, "code": str, "modules": Mapping, "versions": Mapping,

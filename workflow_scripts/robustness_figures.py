@@ -1,0 +1,12 @@
+"""Draw the figures of one model of the robustness study."""
+
+from typing import TYPE_CHECKING
+
+from interpflow.report.robustness_figures import draw_figures
+from interpflow.workflow.job import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake, __file__) as this:
+    draw_figures(this.spec["model"], this.spec["primary"], this.inputs, this.outputs)
