@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import re
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,15 +21,20 @@ MAX_NUMBER = 50
 MAX_FACTOR = 7
 SYMBOLS = {"plus": "+", "minus": "-", "times": "*"}
 FINAL_ANSWER = re.compile(r"The answer is (-?\d+)")
+HELD_OUT_SHARE = 16  # one problem in sixteen, by checksum, is never trained on
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A piece of a problem; `operation` is what it does to the number so far, or None."""
+    """A piece of a problem; `operation` is what it does to the number so far, or None.
+
+    main: its words that the task turns on, as they stand in `text`.
+    """
 
     id: str
     text: str
     operation: str | None = None
+    main: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,9 +110,9 @@ def load_parts(path: Path = PARTS_PATH) -> ProblemParts:
         parts = ProblemParts(
             names=tuple(raw["names"]),
             items=tuple(raw["items"]),
-            openings=tuple(Sentence(**entry) for entry in raw["openings"]),
-            events=tuple(Sentence(**entry) for entry in raw["events"]),
-            questions=tuple(Sentence(**entry) for entry in raw["questions"]),
+            openings=tuple(_sentence(entry) for entry in raw["openings"]),
+            events=tuple(_sentence(entry) for entry in raw["events"]),
+            questions=tuple(_sentence(entry) for entry in raw["questions"]),
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(f"word-problem parts cannot be read: {error}", where=str(path)) from error
@@ -117,6 +124,18 @@ def load_parts(path: Path = PARTS_PATH) -> ProblemParts:
                 remedy=f"choose from: {', '.join(SYMBOLS)}",
             )
     return parts
+
+
+def _sentence(entry: dict[str, Any]) -> Sentence:
+    return Sentence(**{**entry, "main": tuple(entry.get("main", ()))})
+
+
+def held_out(problem: WordProblem) -> bool:
+    """Whether the reference models are never trained on a problem.
+
+    Decided by wording and numbers, so a held-out family is new whoever it is about.
+    """
+    return zlib.crc32(problem.family_id.encode()) % HELD_OUT_SHARE == 0
 
 
 def draw_problem(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import zlib
 
 from transformers import PreTrainedTokenizerFast
 
@@ -19,19 +18,14 @@ from interpflow.tasks.word_problems import (
     Step,
     WordProblem,
     draw_problem,
+    held_out,
     load_parts,
     prompt_of,
 )
 
-HELD_OUT_SHARE = 16  # one problem in sixteen, by checksum, is never trained on
 MAX_TRAINED_TYPOS = 2
 EVALUATED_TYPOS = (1, 2, 4)
 EQUATIONS_PER_DRILL_ROW = 8
-
-
-def held_out(problem: WordProblem) -> bool:
-    """Decided by wording and numbers, so a held-out family is new whoever it is about."""
-    return zlib.crc32(problem.family_id.encode()) % HELD_OUT_SHARE == 0
 
 
 def problem_texts() -> list[str]:
