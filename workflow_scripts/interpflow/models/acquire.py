@@ -6,18 +6,17 @@ says so, a pinned revision for every model from the hub.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from interpflow.errors import UserError
 from interpflow.models.files import check_model_directory, read_config
+from interpflow.models.hub import HUB_ID, download
 from interpflow.models.memory import check_fits_memory
 from interpflow.paths import RESOURCES_DIR
 
 DTYPES = ("float32", "bfloat16", "float16")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 # Second copies of the weights, in the layouts of other libraries.
 HUB_IGNORED = ["*/*", "consolidated*"]
@@ -83,7 +82,14 @@ def fetch(source: ModelSource, resources_dir: Path = RESOURCES_DIR) -> Path:
     check_source_files(source, resources_dir)
     if source.kind != "hub":
         return Path(locate(source, resources_dir))
-    directory = _download(source)
+    patterns = HUB_PATTERNS + (["*.py"] if source.trust_remote_code else [])
+    directory = download(
+        source.location,
+        source.revision or "",
+        where=f"model {source.name}: {source.location} at revision {source.revision}",
+        allowed=patterns,
+        ignored=HUB_IGNORED,
+    )
     check_model_directory(directory, source.name)
     return directory
 
@@ -239,39 +245,3 @@ def _check_loaded(model: Any, tokenizer: Any, loading: Any, source: ModelSource)
             where=where,
             remedy="use the tokenizer that belongs to these weights",
         )
-
-
-def _download(source: ModelSource) -> Path:
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    where = f"model {source.name}: {source.location} at revision {source.revision}"
-    patterns = HUB_PATTERNS + (["*.py"] if source.trust_remote_code else [])
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                source.location,
-                revision=source.revision,
-                allow_patterns=patterns,
-                ignore_patterns=HUB_IGNORED,
-            )
-        )
-    except errors.GatedRepoError as error:
-        what = "access to this model is granted on request"
-        remedy = "accept its conditions on its page, then run `hf auth login`"
-        cause: Exception = error
-    except errors.RevisionNotFoundError as error:
-        what, remedy, cause = "the hub has no such revision", "correct the revision", error
-    except errors.RepositoryNotFoundError as error:
-        what = "the hub has no such model, or it is private"
-        remedy, cause = "correct the id, or run `hf auth login`", error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        what = "the model is not in the local cache and the hub is offline or cannot be reached"
-        remedy = (
-            f"download it where there is a network (`hf download {source.location} "
-            f"--revision {source.revision}`), unset HF_HUB_OFFLINE, or use kind: local"
-        )
-        cause = error
-    except (errors.HfHubHTTPError, OSError) as error:
-        what, remedy, cause = f"the hub cannot be reached: {error}", "try again later", error
-    raise UserError(what, where=where, remedy=remedy) from cause

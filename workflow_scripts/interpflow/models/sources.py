@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from interpflow.errors import UserError
-from interpflow.models.acquire import HUB_ID, ModelSource
+from interpflow.models.acquire import ModelSource
+from interpflow.models.hub import HUB_ID
 from interpflow.paths import RESOURCES_DIR
 
 
