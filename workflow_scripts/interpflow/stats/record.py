@@ -19,6 +19,9 @@ FLOORED_AT_ZERO = "FLOORED_AT_ZERO"
 LOW_CAPTURED_MASS = "LOW_CAPTURED_MASS"
 EMPTY_SET = "EMPTY_SET"
 NO_FACTOR = "NO_FACTOR"
+SEPARATION = "SEPARATION"  # a regressor splits the outcomes perfectly: its slope is infinite
+ABOVE_LARGEST_DOSE = "ABOVE_LARGEST_DOSE"  # a threshold that no dose tried has reached
+NOT_CONVERGED = "NOT_CONVERGED"
 SMALL_STRATUM = "SMALL_STRATUM"
 CONTAMINATED = "CONTAMINATED"  # of a model measured on data that it made or validated
 
