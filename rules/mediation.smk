@@ -181,9 +181,6 @@ rule robustness_effects:
     input:
         effects="results/robustness/{model}/pair_effects.parquet",
         gates="results/robustness/{model}/gates.json",
-        pairs="results/robustness/{model}/pairs.parquet",
-        shifts="results/robustness/{model}/shifts.parquet",
-        answers="results/robustness/{model}/answers.parquet",
     output:
         map="results/robustness/{model}/mediation.parquet",
         estimates="results/robustness/{model}/effects.parquet",

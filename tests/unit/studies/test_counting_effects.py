@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from interpflow.config.counting import CountingMediation
-from interpflow.studies.counting.effects import estimate_effects, pair_values
+from interpflow.stats.pair_values import pair_values
+from interpflow.studies.counting.effects import estimate_effects
 from interpflow.tables.documents import write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.schemas import table_schema

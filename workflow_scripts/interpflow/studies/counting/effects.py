@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from interpflow.stats.iia import against_placebo, interchange_accuracy
 from interpflow.stats.intervals import mean_interval
 from interpflow.stats.maxt import MaxTMap, max_t
 from interpflow.stats.multiplicity import adjust
+from interpflow.stats.pair_values import PairValues, first_of_pair, pair_values
 from interpflow.stats.power import detectable_mean
 from interpflow.stats.ratios import RatioMap
 from interpflow.stats.record import Estimate
@@ -33,7 +34,6 @@ from interpflow.tables.documents import read_document
 from interpflow.tables.parquet import read_table, write_table
 from interpflow.tables.provenance import Provenance
 
-SITE = ["component", "layer", "head", "slot"]
 # Mediators of the layer summary: the last state that the answer is read from, and what each layer
 # adds to it; the swapped word's own state and that of the words after it.
 MEDIATORS = (
@@ -43,22 +43,6 @@ MEDIATORS = (
     ("attn_out", "answer"),
     ("mlp_out", "answer"),
 )
-
-
-@dataclass(frozen=True)
-class PairValues:
-    """One direction's read-outs: `patched` and `control` [pairs, cells], the rest [pairs].
-
-    NaN where a pair has no such place. `cells` are (component, layer, head, slot).
-    """
-
-    cells: list[tuple[str, int, int, str]]
-    pairs: list[str]
-    families: np.ndarray | None
-    patched: np.ndarray
-    control: np.ndarray | None
-    clean: np.ndarray
-    corrupt: np.ndarray
 
 
 def estimate_effects(
@@ -86,31 +70,6 @@ def estimate_effects(
             estimate_rows += list(_estimate_rows(name, kind, chosen, settings))
     write_table(map_path, "effect_map", map_rows, provenance)
     write_table(estimates_path, "estimates", estimate_rows, provenance)
-
-
-def pair_values(table: pd.DataFrame, direction: str, metric: str) -> PairValues:
-    """Arrange long rows of one direction as pairs × cells."""
-    chosen = table[table["direction"] == direction]
-    wide = {
-        donor: rows.pivot(index="pair_id", columns=SITE, values=metric)
-        for donor, rows in chosen.groupby("donor")
-    }
-    real = wide["real"]
-    control = wide.get("control")
-    if control is not None:
-        control = control.reindex(index=real.index, columns=real.columns)
-    first = _first_of_pair(chosen).loc[real.index]
-    base, donor = first[f"base_{metric}"].to_numpy(), first[f"donor_{metric}"].to_numpy()
-    clean, corrupt = (donor, base) if direction == "denoise" else (base, donor)
-    return PairValues(
-        cells=list(real.columns),
-        pairs=list(real.index),
-        families=clusters_of(first["family_id"].to_numpy()),
-        patched=real.to_numpy(dtype=float),
-        control=None if control is None else control.to_numpy(dtype=float),
-        clean=clean,
-        corrupt=corrupt,
-    )
 
 
 def _map_rows(
@@ -295,16 +254,5 @@ def _interchange(
 
 def _counts(table: pd.DataFrame, values: PairValues, side: str) -> np.ndarray:
     """Right answers of the clean or corrupted lists, pair by pair."""
-    first = _first_of_pair(table[table["direction"] == "denoise"]).loc[values.pairs]
+    first = first_of_pair(table[table["direction"] == "denoise"]).loc[values.pairs]
     return first[f"{side}_count"].to_numpy(dtype=float)
-
-
-def clusters_of(families: np.ndarray) -> np.ndarray | None:
-    """Base lists as clusters; None when every pair has a base list of its own."""
-    return families if len(set(families)) < len(families) else None
-
-
-def _first_of_pair(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per pair, by pair id: what does not depend on the place patched."""
-    real = pd.DataFrame(rows[rows["donor"] == "real"])
-    return real.drop_duplicates(subset=["pair_id"]).set_index("pair_id")
