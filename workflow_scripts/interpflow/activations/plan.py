@@ -38,12 +38,14 @@ def plan_store(
     settings: Mapping[str, Any] | None = None,
     columns: Mapping[str, pa.DataType] | None = None,
     shard_tokens: int | None = None,
+    together: NDArray[Any] | None = None,
 ) -> WritePlan:
     """Plan a store of `n_tokens[i]` kept tokens of prompt i, in this order.
 
     settings: whatever else the values depend on (JSON); kept in the manifest.
     columns: further columns of the index, name → Arrow type.
     shard_tokens: most kept tokens of a shard; unless given, 16,384 or as many as 256 MiB hold.
+    together: a number per prompt; neighbours of one number lie in one shard.
     A prompt is never split, so a longer one makes a shard of its own.
     Raises UserError for ids or sites given twice, prompts without a token, unknown types.
     """
@@ -58,7 +60,7 @@ def plan_store(
         example_ids=ids,
         n_tokens=counts,
         sites=records,
-        shard_starts=_shard_starts(counts, limit),
+        shard_starts=_shard_starts(counts, limit, together),
         model_revision=model_revision,
         tokenizer_digest=tokenizer_digest,
         settings=dict(settings or {}),
@@ -96,15 +98,23 @@ def _check(
         raise UserError(f"a shard of {shard_tokens} tokens holds nothing", where="shard_tokens")
 
 
-def _shard_starts(counts: NDArray[np.int32], limit: int) -> NDArray[np.int64]:
+def _shard_starts(
+    counts: NDArray[np.int32], limit: int, together: NDArray[Any] | None
+) -> NDArray[np.int64]:
     """First prompt of every shard, and the number of prompts at the end."""
     ends = np.cumsum(counts, dtype=np.int64)
+    allowed = np.arange(len(counts) + 1)
+    if together is not None and len(counts):
+        allowed = np.append(np.flatnonzero(np.diff(together, prepend=together[0] - 1)), len(counts))
     starts = [0]
     while starts[-1] < len(counts):
         first = starts[-1]
         before = int(ends[first - 1]) if first else 0
         stop = int(np.searchsorted(ends, before + limit, side="right"))
-        starts.append(max(stop, first + 1))
+        last = int(np.searchsorted(allowed, stop, side="right")) - 1
+        if allowed[last] <= first:
+            last = int(np.searchsorted(allowed, first, side="right"))
+        starts.append(int(allowed[last]))
     return np.array(starts, dtype=np.int64)
 
 

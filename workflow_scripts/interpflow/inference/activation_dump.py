@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -40,6 +41,7 @@ from interpflow.inference.packed_prompts import (
     Positions,
     equal_length_batches,
     pack_prompts,
+    pack_queries,
 )
 from interpflow.inference.top_logits import TopLogits
 from interpflow.tables.provenance import Provenance
@@ -48,6 +50,7 @@ from interpflow.tables.provenance import Provenance
 HIDDEN_STATES = ("embed", "resid_post")
 # Tokens per batch: linears are at full speed, and states between them mostly fit in a CPU's cache.
 TOKEN_BUDGET = 1024
+LAST_QUERY = "last"
 
 Columns = Mapping[str, Sequence[Sequence[Any]]]
 
@@ -64,6 +67,7 @@ def dump_activations(
     dtype: str | None = None,
     top_k: int = 0,
     final_query_patterns: bool = False,
+    query_patterns: Mapping[str, Sequence[int | None]] | None = None,
     columns: Columns | None = None,
     column_types: Mapping[str, pa.DataType] | None = None,
     model_revision: str = "",
@@ -87,26 +91,38 @@ def dump_activations(
     in falling order.
     final_query_patterns: keep "pattern_last.L3" [token, head]: the attention that the prompt's
     last query pays to the token, in `layers`.
+    query_patterns: name -> per prompt a position or None: keep "pattern_{name}.L3" [token, head],
+    the attention that this query pays to the token; 0 for tokens after it, and where it is None.
     columns: name -> prompt -> a value per kept token: char_start, char_end, role, and columns of
     your own, whose Arrow types `column_types` declares. Position and id of tokens are there anyway.
 
     Prompts of equal length share a batch of at most `token_budget` tokens (or one prompt), so
-    nothing is padded and memory does not grow with their number. A run that was killed goes on
-    after its last finished shard and ends with the same bytes, if `token_budget` is the same.
+    nothing is padded and memory does not grow with their number. Prompts that are equal in tokens,
+    positions and queries are run once and lie side by side, bit for bit the same. A run that was
+    killed goes on after its last finished shard and ends with the same bytes, if `token_budget` is
+    the same.
     Raises UserError for prompts, positions or sites that the model does not have, for sites that
     are no vector per token, and for NaN or infinite states.
     """
-    wanted = _wanted(model, sites, layers, top_k, final_query_patterns)
+    names_of_queries = [*([LAST_QUERY] if final_query_patterns else []), *(query_patterns or {})]
+    wanted = _wanted(model, sites, layers, top_k, names_of_queries)
     if wanted.pattern_layers and isinstance(positions, str) and positions == "answer":
         raise UserError(
-            "of the last query's attention, only what it pays to its own token would be kept",
-            where="final_query_patterns",
+            "of a query's attention, only what it pays to the last token would be kept",
+            where="final_query_patterns" if final_query_patterns else "query_patterns",
             remedy="keep positions='all' or the positions that it may look at",
         )
     packed = pack_prompts(prompts, positions, example_ids=example_ids, vocabulary=model.vocab_size)
     check_fits(model.module, int(packed.lengths.max(initial=0)))
     _check_columns(columns or {}, packed, example_ids)
-    order = np.argsort(-packed.lengths, kind="stable")
+    last = {LAST_QUERY: packed.lengths - 1} if final_query_patterns else {}
+    queries = pack_queries(
+        {**last, **(query_patterns or {})}, packed.lengths, example_ids=example_ids
+    )
+    firsts = packed.first_equal(queries)
+    order = np.lexsort((firsts, -packed.lengths))
+    together = firsts[order]
+    fresh = np.diff(together, prepend=-1) != 0
     names = [example_ids[int(place)] for place in order]
     plan = plan_store(
         names,
@@ -117,9 +133,11 @@ def dump_activations(
         settings={
             "positions": positions if isinstance(positions, str) else "chosen",
             "tokens": packed.digest(),
+            **({"queries": _digest(queries)} if query_patterns else {}),
         },
         columns=column_types,
         shard_tokens=shard_tokens,
+        together=together,
     )
     types = {record.site: record.dtype for record in plan.sites}
     blocks = joining_blocks(model) if plan.n_prompts else None
@@ -131,17 +149,26 @@ def dump_activations(
     ):
         remaining = writer.remaining()
         report = Progress(sum(map(len, remaining)), "activations", progress)
-        for places in equal_length_batches(remaining, packed.lengths[order], token_budget):
+        lengths = packed.lengths[order]
+        for places in equal_length_batches(remaining, lengths, token_budget, fresh):
             chosen = order[places.start : places.stop]
-            ids, kept = packed.ids(chosen), packed.places(chosen)
-            found = _run(model, blocks, ids, kept, packed.kept is None, wanted, types, top)
+            once = chosen[fresh[places.start : places.stop]]
+            ids, kept = packed.ids(once), packed.places(once)
+            found = _run(
+                model, blocks, ids, kept, packed.kept is None, queries[once], wanted, types, top
+            )
+            report.advance(len(chosen), ids.size)
+            if len(once) < len(chosen):
+                again = np.cumsum(fresh[places.start : places.stop]) - 1
+                rows = _rows_of(again, packed.n_kept[once])
+                found = {name: values[rows] for name, values in found.items()}
+                ids, kept = packed.ids(chosen), packed.places(chosen)
             given = {
                 name: list(chain.from_iterable(values[i] for i in chosen))
                 for name, values in (columns or {}).items()
             }
             given |= {"token_position": kept[1], "token_id": ids[kept[0], kept[1]]}
             writer.append(names[places.start : places.stop], found, given)
-            report.advance(len(chosen), ids.size)
     return plan.total_tokens
 
 
@@ -151,6 +178,7 @@ def _run(
     ids: NDArray[np.int64],
     kept: tuple[NDArray[np.int64], ...],
     every: bool,
+    queries: NDArray[np.int32],
     wanted: Wanted,
     types: Mapping[str, str],
     top: TopLogits | None,
@@ -168,11 +196,12 @@ def _run(
 
     rows, places, slots = (torch.from_numpy(part).to(model.device) for part in kept)
     batch = torch.from_numpy(ids).to(model.device)
+    asked = torch.from_numpy(queries.astype(np.int64)).to(model.device)
     run_batch(
         model,
         blocks,
         batch,
-        KeptPlaces(rows, places, slots, int(kept[1].min()), every),
+        KeptPlaces(rows, places, slots, int(kept[1].min()), every, asked),
         wanted,
         put,
         top,
@@ -185,7 +214,7 @@ def _wanted(
     sites: Sequence[str | Site],
     layers: Sequence[int] | None,
     top_k: int,
-    patterns: bool,
+    queries: Sequence[str],
 ) -> Wanted:
     """What is asked for, as sites of this model; refuses what it does not have."""
     chosen = tuple(range(model.n_layers) if layers is None else dict.fromkeys(layers))
@@ -195,17 +224,25 @@ def _wanted(
             named.append(site)
         else:
             named += [Site(site, layer) for layer in ((0,) if site == "embed" else chosen)]
-    for site in [*named, *(Site("pattern", layer) for layer in chosen if patterns)]:
+    for site in [*named, *(Site("pattern", layer) for layer in chosen if queries)]:
         model.check_site(site)
     if any(site.component == "pattern" for site in named):
         raise UserError(
             "whole attention patterns are not one vector per token",
             where="sites",
-            remedy="use final_query_patterns=True for the last query's attention",
+            remedy="use final_query_patterns=True for the last query's attention, or "
+            "query_patterns for that of others",
         )
     if not 0 <= top_k <= model.vocab_size:
         raise UserError(f"there are no {top_k} largest of {model.vocab_size} logits", where="top_k")
-    return Wanted(tuple(dict.fromkeys(named)), chosen if patterns else (), top_k)
+    if len(set(queries)) < len(queries):
+        raise UserError(
+            f"the query {LAST_QUERY!r} is asked for twice",
+            where="query_patterns",
+            remedy="give it another name, or leave out final_query_patterns",
+        )
+    layers_of_patterns = chosen if queries else ()
+    return Wanted(tuple(dict.fromkeys(named)), layers_of_patterns, tuple(queries), top_k)
 
 
 def _records(model: Model, wanted: Wanted, dtype: str) -> list[SiteRecord]:
@@ -214,8 +251,9 @@ def _records(model: Model, wanted: Wanted, dtype: str) -> list[SiteRecord]:
         for site in wanted.sites
     ]
     records += [
-        SiteRecord(pattern_name(layer), width=model.n_heads, dtype=dtype)
+        SiteRecord(pattern_name(query, layer), width=model.n_heads, dtype=dtype)
         for layer in wanted.pattern_layers
+        for query in wanted.queries
     ]
     if wanted.top_k:
         records.append(SiteRecord(TOP_LOGITS, width=wanted.top_k))
@@ -225,6 +263,16 @@ def _records(model: Model, wanted: Wanted, dtype: str) -> list[SiteRecord]:
 
 def _stored_type(model: Model) -> str:
     return str(model.dtype).removeprefix("torch.").replace("float64", "float32")
+
+
+def _rows_of(prompts: NDArray[np.int64], n_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of these prompts, one after the other; prompt i has n_rows[i] of them."""
+    starts = np.cumsum(n_rows) - n_rows
+    return np.concatenate([np.arange(starts[i], starts[i] + n_rows[i]) for i in prompts])
+
+
+def _digest(numbers: NDArray[np.int32]) -> str:
+    return hashlib.sha256(numbers.tobytes()).hexdigest()
 
 
 def _check_columns(columns: Columns, packed: PackedPrompts, example_ids: Sequence[str]) -> None:

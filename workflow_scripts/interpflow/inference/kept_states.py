@@ -25,9 +25,9 @@ TOP_LOGITS, TOP_IDS = "top_logits", "top_ids"
 Put = Callable[[str, Tensor], None]
 
 
-def pattern_name(layer: int) -> str:
-    """Name of the last query's attention in a layer."""
-    return f"pattern_last.L{layer}"
+def pattern_name(query: str, layer: int) -> str:
+    """Name of a query's attention in a layer."""
+    return f"pattern_{query}.L{layer}"
 
 
 def run_batch(
@@ -74,9 +74,9 @@ def _run_blocks(blocks: Blocks, ids: Tensor, kept: KeptPlaces, wanted: Wanted, p
             earlier = (blocks.keys_values(layer, state[:, :first], 0, length),)
             state = state[:, first:]
         inner = [site for site in sites if site not in (before, after)]
-        last = None
+        asked = None
         if layer in wanted.pattern_layers:
-            last = torch.full((len(state), 1), state.shape[1] - 1, device=state.device)
+            asked = (kept.queries - first).clamp_(min=0)
         result = blocks.run(
             layer,
             state,
@@ -84,13 +84,15 @@ def _run_blocks(blocks: Blocks, ids: Tensor, kept: KeptPlaces, wanted: Wanted, p
             length,
             segments=earlier,
             capture=inner,
-            pattern_rows=last,
+            pattern_rows=asked,
         )
         state = result.states
         for site, values in result.captured.items():
             put(str(site), kept.of(values, first))
         if result.pattern is not None:
-            put(pattern_name(layer), kept.of(result.pattern[:, 0].transpose(1, 2)))
+            for number, query in enumerate(wanted.queries):
+                paid = kept.of(result.pattern[:, number].transpose(1, 2))
+                put(pattern_name(query, layer), kept.asked(paid, number, first))
         if after in sites:
             put(str(after), kept.of(state, first))
     if wanted.top_k or n_blocks == 0:
@@ -109,14 +111,15 @@ def _run_whole(model: Model, ids: Tensor, kept: KeptPlaces, wanted: Wanted, put:
         model.architecture,
         ids,
         capture=capture,
-        captured_places=kept.with_last(batch, length),
+        captured_places=kept.with_queries(batch, length),
         logits_at=torch.full((batch,), length - 1, device=ids.device),
     )
     for site in wanted.sites:
         put(str(site), result.states[site][kept.rows, kept.slots])
     for site in patterns:
-        pattern = result.states[site][:, -1].transpose(1, 2)
-        put(pattern_name(site.layer), kept.of(pattern))
+        for number, query in enumerate(wanted.queries):
+            pattern = result.states[site][:, number - len(wanted.queries)].transpose(1, 2)
+            put(pattern_name(query, site.layer), kept.asked(kept.of(pattern), number, 0))
     if not wanted.top_k:
         return ids.new_empty(0)
     return result.states[final][kept.rows, kept.slots]
@@ -125,10 +128,11 @@ def _run_whole(model: Model, ids: Tensor, kept: KeptPlaces, wanted: Wanted, put:
 @dataclass(frozen=True)
 class Wanted:
     """What is kept of every kept token: states of sites, in `pattern_layers` the attention that
-    the prompt's last query pays to it, and the `top_k` largest logits."""
+    each of the prompt's `queries` (their names) pays to it, and the `top_k` largest logits."""
 
     sites: tuple[Site, ...]
     pattern_layers: tuple[int, ...] = ()
+    queries: tuple[str, ...] = ()
     top_k: int = 0
 
     def n_blocks(self, n_layers: int) -> int:
@@ -144,13 +148,14 @@ class Wanted:
 class KeptPlaces:
     """The kept tokens of a batch, prompts one after the other: row, place and number within its
     row (int64 [token] each, on the model's device); first: the smallest place; all: every token of
-    the batch, in order."""
+    the batch, in order. queries: int64 [batch, query], the place of each; −1: the row has none."""
 
     rows: Tensor
     places: Tensor
     slots: Tensor
     first: int
     all: bool
+    queries: Tensor
 
     def of(self, state: Tensor, first: int = 0) -> Tensor:
         """The kept tokens' part [token, d] of a state [batch, position, d] whose place 0 is
@@ -159,10 +164,18 @@ class KeptPlaces:
             return state.flatten(0, 1)
         return state[self.rows, self.places - first]
 
-    def with_last(self, batch: int, length: int) -> Tensor:
-        """int64 [batch, n + 1]: the kept places of each row, then its last place and whatever
-        fills the row up to one width."""
-        width = int(self.slots.max()) + 2
+    def asked(self, paid: Tensor, number: int, first: int) -> Tensor:
+        """Attention [token, head] that a query pays to the kept tokens, 0 in rows without it.
+        In a pass from place `first` on, an earlier query is none: it looks at no kept token."""
+        absent = self.queries[:, number] < first
+        if not bool(absent.any()):
+            return paid
+        return paid.masked_fill(absent[self.rows, None], 0)
+
+    def with_queries(self, batch: int, length: int) -> Tensor:
+        """int64 [batch, n]: the kept places of each row, whatever fills the row up to one width,
+        then the places of the queries."""
+        width = int(self.slots.max()) + 1
         places = torch.full((batch, width), length - 1, device=self.rows.device)
         places[self.rows, self.slots] = self.places
-        return places
+        return torch.cat([places, self.queries.clamp(min=0)], dim=1)

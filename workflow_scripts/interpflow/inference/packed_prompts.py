@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from interpflow.errors import UserError
 
 Positions = Literal["all", "answer"] | Sequence[Sequence[int]]
+QUERY_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 def pack_prompts(
@@ -64,6 +66,38 @@ def pack_prompts(
             where=f"example {example_ids[prompt]}",
         )
     return PackedPrompts(tokens, starts, kept, kept_starts)
+
+
+def pack_queries(
+    queries: Mapping[str, Sequence[int | None]],
+    lengths: NDArray[np.int64],
+    *,
+    example_ids: Sequence[str],
+) -> NDArray[np.int32]:
+    """Query positions of each prompt, int32 [prompt, query]; −1 where a prompt has none.
+
+    Raises UserError naming query and example where a position is not in the prompt.
+    """
+    packed = np.empty((len(lengths), len(queries)), dtype=np.int32)
+    for number, (name, positions) in enumerate(queries.items()):
+        where = f"query_patterns {name}"
+        if not QUERY_NAME.fullmatch(name):
+            raise UserError(f"{name!r} cannot name a query", where="query_patterns",
+                            remedy="use letters, digits and _")  # fmt: skip
+        if len(positions) != len(lengths):
+            raise UserError(f"positions of {len(positions)} prompts for {len(lengths)} prompts",
+                            where=where)  # fmt: skip
+        filled = (-1 if at is None else at for at in positions)
+        packed[:, number] = np.fromiter(filled, dtype=np.int32, count=len(lengths))
+        wrong = np.flatnonzero((packed[:, number] < -1) | (packed[:, number] >= lengths))
+        if len(wrong):
+            prompt = int(wrong[0])
+            raise UserError(
+                f"position {packed[prompt, number]} lies outside a prompt of {lengths[prompt]} "
+                "tokens",
+                where=f"{where}, example {example_ids[prompt]}",
+            )
+    return packed
 
 
 def _packed(
@@ -123,6 +157,26 @@ class PackedPrompts:
         positions = self.kept[np.repeat(self.kept_starts[prompts], counts) + slots]
         return rows, positions.astype(np.int64), slots
 
+    def first_equal(self, queries: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Of each prompt the first that has the same token ids, kept positions and `queries` (a
+        row of each prompt)."""
+        # 64 bits: no two are equal by chance among 10^8.
+        digests = np.fromiter(
+            (self._digest_of(prompt, queries[prompt]) for prompt in range(len(self.lengths))),
+            dtype=np.uint64, count=len(self.lengths),
+        )  # fmt: skip
+        _, firsts, group = np.unique(digests, return_index=True, return_inverse=True)
+        return firsts[group]
+
+    def _digest_of(self, prompt: int, queries: NDArray[np.int32]) -> int:
+        digest = hashlib.blake2b(int(self.lengths[prompt]).to_bytes(8, "little"), digest_size=8)
+        digest.update(self.tokens[self.starts[prompt] : self.starts[prompt + 1]].data)
+        if self.kept is not None:
+            kept = self.kept[self.kept_starts[prompt] : self.kept_starts[prompt + 1]]
+            digest.update(len(kept).to_bytes(8, "little") + kept.tobytes())
+        digest.update(queries.tobytes())
+        return int.from_bytes(digest.digest(), "little")
+
     def digest(self) -> str:
         """SHA-256 of all token ids and kept positions."""
         digest = hashlib.sha256()
@@ -132,10 +186,16 @@ class PackedPrompts:
 
 
 def equal_length_batches(
-    ranges: Sequence[range], lengths: NDArray[Any], token_budget: int
+    ranges: Sequence[range],
+    lengths: NDArray[Any],
+    token_budget: int,
+    fresh: NDArray[np.bool_] | None = None,
 ) -> Iterator[range]:
     """Cut ranges of places into batches of equal `lengths[place]` and at most `token_budget`
-    tokens, but at least one prompt; equal lengths must lie side by side."""
+    tokens, but at least one prompt; equal lengths must lie side by side.
+
+    fresh: whether a place needs tokens of its own; one that does not stays with the one before.
+    """
     if token_budget < 1:
         raise UserError(
             f"a token budget of {token_budget} holds nothing", remedy="use a positive number"
@@ -143,9 +203,13 @@ def equal_length_batches(
     for places in ranges:
         start = places.start
         while start < places.stop:
-            longest = start + max(1, token_budget // int(lengths[start]))
-            stop = start + 1
-            while stop < min(longest, places.stop) and lengths[stop] == lengths[start]:
+            most = max(1, token_budget // int(lengths[start]))
+            stop, n_fresh = start + 1, 1
+            while stop < places.stop and lengths[stop] == lengths[start]:
+                if fresh is None or fresh[stop]:
+                    if n_fresh == most:
+                        break
+                    n_fresh += 1
                 stop += 1
             yield range(start, stop)
             start = stop
