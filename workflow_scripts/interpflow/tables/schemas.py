@@ -201,6 +201,7 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "base_id": _TEXT,
         "family": _TEXT,
         "operator": _TEXT,
+        "placement": _TEXT,
         "n_edits": _INT,
         "rate": _REAL,
         "strength": _INT,
