@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpflow.tasks.typos import NEIGHBOURS, OPERATIONS, add_typos, typo_word
+from interpflow.tasks.perturbations.letters import NEIGHBOURS
+from interpflow.tasks.typos import OPERATIONS, add_typos, typo_word
 
 TEXT = "Question: Anna has 12 apples.\nThen three neighbours bring 7 more apples to Anna."
 

@@ -7,21 +7,12 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-# Letters next to each other on a QWERTY keyboard, same row and the rows above and below.
-KEYBOARD_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-MIN_WORD_LETTERS = 4  # a shorter word is easily turned into another word
+from interpflow.tasks.perturbations import letters
+from interpflow.tasks.perturbations.letters import EditLetter
+from interpflow.tasks.perturbations.words import MIN_WORD_LETTERS, NUMBER_WORDS
+
 MAX_REDRAWS = 50
 WORD = re.compile(r"[A-Za-z]+")
-# fmt: off
-NUMBER_WORDS = frozenset(
-    {
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-        "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
-        "nineteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
-        "hundred", "thousand", "half", "twice", "double", "triple", "dozen",
-    }
-)
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -42,50 +33,15 @@ class TypoText:
     typos: tuple[Typo, ...]
 
 
-def _neighbours() -> dict[str, str]:
-    found: dict[str, set[str]] = {letter: set() for row in KEYBOARD_ROWS for letter in row}
-    for r, row in enumerate(KEYBOARD_ROWS):
-        for c, letter in enumerate(row):
-            places = ((r, (c - 1, c + 1)), (r + 1, (c - 1, c)), (r - 1, (c, c + 1)))
-            for other_row, columns in places:
-                if 0 <= other_row < len(KEYBOARD_ROWS):
-                    for column in columns:
-                        if 0 <= column < len(KEYBOARD_ROWS[other_row]):
-                            found[letter].add(KEYBOARD_ROWS[other_row][column])
-    return {letter: "".join(sorted(near)) for letter, near in found.items()}
-
-
-NEIGHBOURS = _neighbours()
-
-
-def _near(letter: str, rng: random.Random) -> str:
-    near = rng.choice(NEIGHBOURS[letter.lower()])
-    return near.upper() if letter.isupper() else near
-
-
-def _substitute(word: str, at: int, rng: random.Random) -> str:
-    return word[:at] + _near(word[at], rng) + word[at + 1 :]
-
-
-def _transpose(word: str, at: int, rng: random.Random) -> str:
-    if at + 1 == len(word):
-        at -= 1
-    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-
-
-def _delete(word: str, at: int, rng: random.Random) -> str:
-    return word[:at] + word[at + 1 :]
-
-
-def _insert(word: str, at: int, rng: random.Random) -> str:
-    return word[: at + 1] + _near(word[at], rng).lower() + word[at + 1 :]
+def _word_edit(edit: EditLetter) -> Callable[[str, int, random.Random], str]:
+    return lambda word, at, rng: letters.applied(word, edit(word, at, rng))
 
 
 OPERATIONS: dict[str, Callable[[str, int, random.Random], str]] = {
-    "substitute": _substitute,
-    "transpose": _transpose,
-    "delete": _delete,
-    "insert": _insert,
+    "substitute": _word_edit(letters.substitute),
+    "transpose": _word_edit(letters.transpose),
+    "delete": _word_edit(letters.delete),
+    "insert": _word_edit(letters.insert),
 }
 
 

@@ -48,7 +48,7 @@ class PerturbedText:
     """A text after its edits, which stand in order and do not overlap. Outside them, it is the
     original character for character.
 
-    n_edits may be fewer than asked where too few words allow one; a null operator has none.
+    A null operator has no edits.
     """
 
     text: str
