@@ -40,6 +40,7 @@ TOO_FEW_WORDS = "too few words"
 UNCHANGED = "text unchanged"
 INVALID = "invalid Unicode"
 GUARDED = "a number, negation or protected word would be added"
+CONTROL_TARGETS: tuple[Placement, ...] = ("main", "any")  # what a control is matched to, in turn
 MAX_REDRAWS = 8  # of one word's edit, until it makes no word that must not be made
 
 
@@ -77,10 +78,12 @@ def perturb(
     Protected spans, numbers, arithmetic operators and negations stay as they are unless
     `edit_protected`, and no edit makes another one. The text differs from the original unless
     the operator is `null`, keeps its line ends, and is normalised (NFC) where the original is,
-    obfuscation apart. The control makes the edits of `keyboard` in words of `source.other`,
-    matched in length and place to those that `keyboard` with placement `main` would edit; without
-    such words, in words outside `main`; where there are no main words, `keyboard` anywhere is
-    matched.
+    obfuscation apart.
+
+    The control makes edits of `keyboard` in words of `source.other`, as many, and matched in
+    length and place to the words that `keyboard` with placement `main` would edit, then, where
+    those are too few, with placement `any`. Where `other` has too few words, it takes words that
+    are neither main nor among those.
 
     Raises UserError for an unknown operator (with the nearest name) and ValueError for a number,
     rate or strength out of range.
@@ -100,10 +103,12 @@ def perturb(
         # A template's words are no edits of protected ones: of them, only numbers count.
         return _finished(replace(words, guarded=frozenset()), known, edits)
     if operator == CONTROL:
-        aim: Placement = "main" if source.main else "any"
-        seeds = derived_seed(seed, example_id, "keyboard", variant, aim)
-        target = Draw(words, OPERATORS["keyboard"], aim, random.Random(seeds))
-        proposals = _control_proposals(target, rng, n_edits, rate)
+        drawn = (seed, example_id, "keyboard", variant)
+        targets = [
+            Draw(words, OPERATORS["keyboard"], aim, random.Random(derived_seed(*drawn, aim)))
+            for aim in CONTROL_TARGETS
+        ]
+        proposals = _control_proposals(targets, rng, _count(targets[-1], n_edits, rate))
     else:
         draw = Draw(words, known, placement, rng)
         proposals = _taken(draw, _count(draw, n_edits, rate))
@@ -174,28 +179,27 @@ def _taken(draw: Draw, n: int) -> list[Proposal] | None:
     return found if len(found) == n else None
 
 
-def _control_proposals(
-    target: Draw, rng: random.Random, n_edits: int, rate: float | None
-) -> list[Proposal] | None:
-    targets = _taken(target, _count(target, n_edits, rate))
-    if targets is None:
-        return None
-    words = target.words.words
-    aimed = {index for proposal in targets for index in proposal.words}
+def _control_proposals(targets: list[Draw], rng: random.Random, n: int) -> list[Proposal] | None:
+    words = targets[0].words
+    aimed: list[int] = []
+    for target in targets:
+        for proposal in _proposals(target):
+            if len(aimed) < n and proposal.words[0] not in aimed:
+                aimed.append(proposal.words[0])
     outside = [
         index
-        for index, word in enumerate(words)
+        for index, word in enumerate(words.words)
         if word.editable and not word.is_main and index not in aimed
     ]
-    other = [index for index in outside if words[index].is_other]
-    draw = Draw(target.words, target.operator, "any", rng)
+    other = [index for index in outside if words.words[index].is_other]
+    draw = Draw(words, targets[0].operator, "any", rng)
     for pool in (other, outside):
         proposals = {index: found for index in pool if (found := _proposal(draw, index))}
-        spans = {words[index].span: index for index in proposals}
-        aims = [words[proposal.words[0]].span for proposal in targets]
-        matches = matched_words(aims, list(spans), len(target.words.text))
-        if len(matches) == len(aims):
-            return [proposals[spans[match]] for match in matches]
+        places = {words.words[index].span: index for index in proposals}
+        spans = [words.words[index].span for index in aimed]
+        matches = matched_words(spans, list(places), len(words.text))
+        if len(matches) == n:
+            return [proposals[places[match]] for match in matches]
     return None
 
 

@@ -67,6 +67,10 @@ def _strengths(raw: Mapping[int, Mapping[str, Any]]) -> tuple[StyleStrength, ...
         templates = tuple((t.get("before", ""), t.get("after", "")) for t in entry["templates"])
         if not templates:
             raise ValueError(f"no templates at strength {strength}")
+        # An unquoted `on` is true in YAML.
+        for word in (*replace, *replace.values(), *drop, *(part for t in templates for part in t)):
+            if not isinstance(word, str):
+                raise TypeError(f"{word!r} at strength {strength} is no text; put it in quotes")
         strengths.append(StyleStrength(templates, dict(replace), frozenset(drop)))
     return tuple(strengths)
 
