@@ -10,13 +10,28 @@ from interpflow.errors import UserError
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Any one of these groups is a complete tokenizer.
-TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+TOKENIZER_FILES = (
+    ("tokenizer.json",),
+    ("tokenizer.model",),
+    ("spm.model",),
+    ("sentencepiece.bpe.model",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+)
 
 
 def check_model_directory(directory: Path, name: str) -> None:
     """Check that a directory holds the files of a causal decoder; raises UserError naming what is
     missing, damaged or unsafe."""
     where = f"model {name}: {directory}"
+    check_exists(directory, where)
+    _check_config(directory, where)
+    check_weights(directory, where)
+    check_tokenizer(directory, where)
+
+
+def check_exists(directory: Path, where: str) -> None:
+    """UserError when there is no such directory."""
     if not directory.is_dir():
         raise UserError(
             "the model directory does not exist",
@@ -24,8 +39,10 @@ def check_model_directory(directory: Path, name: str) -> None:
             remedy="correct the location, or make the model first "
             "(reference models: the target reference_models)",
         )
-    _check_config(directory, where)
-    _check_weights(directory, where)
+
+
+def check_tokenizer(directory: Path, where: str) -> None:
+    """UserError when no complete set of tokenizer files is there."""
     if not any(all((directory / file).is_file() for file in group) for group in TOKENIZER_FILES):
         raise UserError(
             "the model directory has no tokenizer",
@@ -61,7 +78,8 @@ def _check_config(directory: Path, where: str) -> None:
         )
 
 
-def _check_weights(directory: Path, where: str) -> None:
+def check_weights(directory: Path, where: str) -> None:
+    """UserError when the safetensors are missing, incomplete, or only there as pickles."""
     index = directory / "model.safetensors.index.json"
     if index.is_file():
         try:

@@ -1,0 +1,186 @@
+"""Reward models: sequence classifiers with one output, which scores an answer to a question.
+
+An entry of the config names one: "reference" (the embedded one), a directory, or a model of the
+hub as "owner/name@revision".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interpflow.errors import UserError
+from interpflow.models.acquire import HUB_IGNORED, HUB_PATTERNS
+from interpflow.models.files import check_exists, check_tokenizer, check_weights, read_config
+from interpflow.models.hub import HUB_ID, download
+from interpflow.models.memory import check_fits_memory
+from interpflow.paths import RESOURCES_DIR
+
+BUILT_IN = "reference"
+BUILT_IN_DIRECTORY = "reward_model"
+CLASSIFIER = "ForSequenceClassification"
+
+
+@dataclass(frozen=True)
+class RewardSource:
+    """Where a reward model lies: a directory, or a hub id with its commit."""
+
+    entry: str
+    directory: Path | None
+    hub: str | None = None
+    revision: str | None = None
+
+    @property
+    def where(self) -> str:
+        return f"reward model {self.entry}"
+
+
+def reward_source(entry: str, resources_dir: Path = RESOURCES_DIR) -> RewardSource:
+    """What an entry of the config stands for; nothing is loaded or downloaded.
+
+    Raises UserError for what is neither a directory nor a hub id, and for a hub id without a
+    revision.
+    """
+    if entry == BUILT_IN:
+        return RewardSource(entry, resources_dir / "reference" / BUILT_IN_DIRECTORY)
+    directory = Path(entry).expanduser()
+    if directory.is_dir():
+        return RewardSource(entry, directory)
+    name, at, revision = entry.partition("@")
+    if not HUB_ID.fullmatch(name) or name.startswith(".") or directory.is_absolute():
+        raise UserError(
+            f"there is no reward model {entry!r}: no such directory",
+            where="robustness.scoring.reward_models",
+            remedy=f"name {BUILT_IN} (built in), a directory, or a model of the hub as "
+            "owner/name@revision",
+        )
+    if not at or not revision:
+        raise UserError(
+            f"{name} needs a revision, or its scores cannot be reproduced",
+            where="robustness.scoring.reward_models",
+            remedy=f"write {name}@revision with a commit of the model's repository; there is no "
+            "directory of that name",
+        )
+    return RewardSource(entry, None, name, revision)
+
+
+def fetch_reward_model(entry: str, resources_dir: Path = RESOURCES_DIR) -> Path:
+    """The checked directory of a reward model, downloaded if it is on the hub and not here yet.
+
+    Raises UserError for everything `reward_source` and `models.hub.download` raise, for files that
+    are missing, damaged or unsafe, and where the config shows a model that is no sequence
+    classifier with one output.
+    """
+    source = reward_source(entry, resources_dir)
+    directory = source.directory or download(
+        str(source.hub),
+        str(source.revision),
+        where=source.where,
+        allowed=HUB_PATTERNS,
+        ignored=HUB_IGNORED,
+    )
+    where = f"{source.where}: {directory}"
+    check_exists(directory, where)
+    config = read_config(directory, where)
+    check_weights(directory, where)
+    check_tokenizer(directory, where)
+    _check_classifier(config, where)
+    return directory
+
+
+def load_reward_model(
+    entry: str, *, device: str = "cpu", resources_dir: Path = RESOURCES_DIR
+) -> tuple[Any, Any]:
+    """Load (sequence classifier with one output in evaluation mode and float32, fast tokenizer).
+
+    Raises UserError for everything `fetch_reward_model` raises, for weights that are missing from
+    the files and would be random (a language model without a classification head), a model that
+    does not fit in memory, and a device that is not there.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    directory = fetch_reward_model(entry, resources_dir)
+    where = f"reward model {entry}: {directory}"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"the device {device!r} is not available",
+            where=where,
+            remedy="use device 'cpu', or run where a CUDA device is visible",
+        )
+    check_fits_memory(directory, entry, "float32", device)
+    try:
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            directory,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named below
+        )
+        model, loading = loaded
+        tokenizer = AutoTokenizer.from_pretrained(
+            directory, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError,
+            AttributeError, SafetensorError) as error:  # fmt: skip
+        raise UserError(
+            f"the model cannot be loaded as a sequence classifier: {error}",
+            where=where,
+            remedy="choose a model that transformers loads as …ForSequenceClassification",
+        ) from error
+    bad = sorted(map(str, [*loading["missing_keys"], *(loading.get("mismatched_keys") or ())]))
+    if bad:
+        raise UserError(
+            f"{len(bad)} weights are missing or of the wrong shape in the files, and would be "
+            f"random: {bad[0]} …",
+            where=where,
+            remedy="choose a model that was trained as a reward model, with its head",
+        )
+    if not tokenizer.is_fast:
+        raise UserError(
+            "the tokenizer does not say which tokens are the answer's",
+            where=where,
+            remedy="add a tokenizer.json (a 'fast' tokenizer) to the model",
+        )
+    return model.to(device).eval(), tokenizer
+
+
+def _check_classifier(config: dict[str, Any], where: str) -> None:
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+
+    model_type = config.get("model_type")
+    named = [str(name) for name in config.get("architectures") or []]
+    remedy = "choose a sequence classifier with one output, trained as a reward model"
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"the model type {model_type!r} is unknown to the installed transformers, or runs code "
+            "from its own repository",
+            where=where,
+            remedy=remedy,
+        )
+    if model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES or (
+        named and not any(name.endswith(CLASSIFIER) for name in named)
+    ):
+        what = named[0] if named else f"a model of type {model_type!r}"
+        raise UserError(
+            f"the weights are those of {what}, without a head that gives one score",
+            where=where,
+            remedy=remedy,
+        )
+    labels = config.get("id2label")
+    # Without either key transformers takes two labels.
+    n_labels = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
+    if n_labels != 1:
+        names = ", ".join(map(str, labels.values())) if isinstance(labels, dict) else "unnamed"
+        raise UserError(
+            f"the model has {n_labels} outputs ({names}), a reward model has one",
+            where=where,
+            remedy=remedy,
+        )
