@@ -156,6 +156,7 @@ rule robustness_mediation:
     output:
         pairs="results/robustness/{model}/pairs.parquet",
         effects="results/robustness/{model}/pair_effects.parquet",
+        tokens="results/robustness/{model}/token_effects.parquet",
         gates="results/robustness/{model}/gates.json",
     log:
         "logs/robustness_mediation/{model}.log",

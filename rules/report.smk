@@ -47,8 +47,7 @@ rule robustness_figures:
         document="results/robustness/{model}/benchmark.json",
         map="results/robustness/{model}/internals_map.parquet",
         mediation="results/robustness/{model}/mediation.parquet",
-        pairs="results/robustness/{model}/pairs.parquet",
-        effects="results/robustness/{model}/pair_effects.parquet",
+        tokens="results/robustness/{model}/token_effects.parquet",
         gates="results/robustness/{model}/gates.json",
     output:
         **{

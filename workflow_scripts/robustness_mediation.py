@@ -23,6 +23,7 @@ with job(snakemake, __file__) as this:
         tokens_per_batch=this.tokens_per_batch,
         pairs_path=this.outputs["pairs"],
         effects_path=this.outputs["effects"],
+        tokens_path=this.outputs["tokens"],
         gates_path=this.outputs["gates"],
         provenance=this.provenance,
     )

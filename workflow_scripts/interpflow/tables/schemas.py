@@ -375,6 +375,18 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "aligned_clean": _INTS,
         "alignment": _TEXT,  # exact (equal lengths) or edited
     },
+    # A few pairs patched at each token alone: a row per pair, layer and token of the perturbed run.
+    "robustness_token_effects": {
+        "pair_id": _TEXT,
+        "operator": _TEXT,
+        "layer": _INT,
+        "position": _INT,
+        "token": _TEXT,
+        "role": _TEXT,  # edited, number, answer, other; unaligned where nothing stands for it
+        "base_logit_difference": _REAL,
+        "donor_logit_difference": _REAL,
+        "logit_difference": _REAL,
+    },
     "robustness_pair_effects": {
         "pair_id": _TEXT,
         "family_id": _TEXT,

@@ -175,6 +175,7 @@ def _model_stages(config: Config, study: RobustnessSettings, name: str) -> list[
             outputs=(
                 f"{here}/pairs.parquet",
                 f"{here}/pair_effects.parquet",
+                f"{here}/token_effects.parquet",
                 f"{here}/gates.json",
             ),
             spec={**common, "source": source, "mediation": study.mediation.model_dump()},

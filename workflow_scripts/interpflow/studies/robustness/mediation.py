@@ -47,6 +47,7 @@ MIN_PAIRS = 8  # fewer independent pairs support no interval
 # The residual stream at every place; its parts where they can write what the answer is read from.
 COMPONENT_SLOTS = ("edited", "later", "answer")
 HEAD_SLOTS = ("later", "answer")
+SHOWN_PAIRS = 3  # patched at each token alone, to be looked at
 RANDOM = "random"  # the control donor: as far, in a random direction
 
 
@@ -75,11 +76,12 @@ def run_mediation(
     tokens_per_batch: int = 8192,
     pairs_path: Path | str,
     effects_path: Path | str,
+    tokens_path: Path | str,
     gates_path: Path | str,
     provenance: Provenance | None = None,
 ) -> None:
-    """Write the tables `robustness_pairs` and `robustness_pair_effects` and the document
-    `robustness_gates`.
+    """Write the tables `robustness_pairs`, `robustness_pair_effects` and
+    `robustness_token_effects` and the document `robustness_gates`.
 
     A model whose benchmark shows no damage to be carried, or with fewer than MIN_PAIRS damaged
     prompts, is refused: the tables are empty and the document says why. A gate that fails raises
@@ -108,6 +110,7 @@ def run_mediation(
         logger.info("not run: %s", refusal)
         write_table(pairs_path, "robustness_pairs", [], provenance)
         write_table(effects_path, "robustness_pair_effects", [], provenance)
+        write_table(tokens_path, "robustness_token_effects", [], provenance)
         document = {"model": name, "status": "refused", "reason": refusal, "left_out": left_out}
         write_document(gates_path, "robustness_gates", document, provenance)
         return
@@ -115,6 +118,7 @@ def run_mediation(
     tables = patch_pairs(patching, settings.mediation)
     write_table(pairs_path, "robustness_pairs", [pair.to_row() for pair in pairs], provenance)
     write_table(effects_path, "robustness_pair_effects", pa.concat_tables(tables), provenance)
+    write_table(tokens_path, "robustness_token_effects", token_rows(patching), provenance)
     worst = max(patching.audits, key=lambda audit: audit.relative)
     document = {
         "model": name,
@@ -149,7 +153,8 @@ def patch_pairs(patching: Patching, settings: RobustnessMediation) -> list[pa.Ta
     for clean in (False, True):
         for donor in ("real", RANDOM):
             for sites, slots in plans:
-                result = _sweep(patching, patching.pairs, sites, slots, clean, donor)
+                places = _places(patching.pairs, slots, clean)
+                result = _sweep(patching, patching.pairs, sites, places, clean, donor)
                 if donor == "real" and "resid_post" in {site.component for site in sites}:
                     _check_identities(patching, result, slots, clean)
                 tables.append(_effect_table(result, patching.pairs, slots, clean, donor))
@@ -167,9 +172,41 @@ def _pattern_tables(patching: Patching, settings: RobustnessMediation) -> list[p
     sites = all_sites(patching.model, ("pattern",))
     tables = []
     for clean in (False, True):
-        result = _sweep(patching, exact, sites, ("answer",), clean, "real", aligned=False)
+        places = _places(exact, ("answer",), clean)
+        result = _sweep(patching, exact, sites, places, clean, "real", aligned=False)
         tables.append(_effect_table(result, exact, ("answer",), clean, "real"))
     return tables
+
+
+def token_rows(patching: Patching) -> list[dict[str, Any]]:
+    """Rows of `robustness_token_effects`: a few pairs, the residual stream at each token alone."""
+    pairs = patching.pairs[:SHOWN_PAIRS]
+    sites = all_sites(patching.model, ("embed", "resid_post"))
+    longest = max(len(pair.perturbed.ids) for pair in pairs)
+    places = [
+        [[p] if p < len(table) and table[p] >= 0 else None for p in range(longest)]
+        for table in (pair.donor_table(clean=False) for pair in pairs)
+    ]
+    result = _sweep(patching, pairs, sites, places, False, "real")
+    found = []
+    for i, pair in enumerate(pairs):
+        for position, token in enumerate(pair.perturbed.ids):
+            for s, site in enumerate(sites):
+                value = result.values["logit_difference"][i, s, position]
+                found.append(
+                    {
+                        "pair_id": pair.pair_id,
+                        "operator": pair.row["operator"],
+                        "layer": -1 if site.component == "embed" else site.layer,
+                        "position": position,
+                        "token": patching.model.tokenizer.decode([token]),
+                        "role": pair.role_of(position),
+                        "base_logit_difference": float(result.base["logit_difference"][i]),
+                        "donor_logit_difference": float(result.donor["logit_difference"][i]),
+                        "logit_difference": float(value) if np.isfinite(value) else None,
+                    }
+                )
+    return found
 
 
 def _prove(patching: Patching) -> None:
@@ -224,11 +261,18 @@ def _identity(name: str, gaps: np.ndarray, scale: float, limit: float, detail: s
     return GateRow(name, value <= limit, value, limit, detail)
 
 
+def _places(
+    pairs: Sequence[DamagedPair], slots: Sequence[str], clean: bool
+) -> list[list[list[int] | None]]:
+    """Per pair and slot the positions of the patched run that are replaced together."""
+    return [[found[slot] for slot in slots] for found in (p.slots(clean=clean) for p in pairs)]
+
+
 def _sweep(
     patching: Patching,
     pairs: Sequence[DamagedPair],
     sites: Sequence[Site],
-    slots: Sequence[str],
+    places: Sequence[Sequence[list[int] | None]],
     clean: bool,
     donor: str,
     *,
@@ -250,10 +294,7 @@ def _sweep(
         bases,
         donors,
         sites,
-        [
-            [places[slot] for slot in slots]
-            for places in (pair.slots(clean=clean) for pair in pairs)
-        ],
+        places,
         combine_metrics(contrast, kl_metric(logits.log_softmax(dim=-1))),
         batch_tokens=patching.tokens_per_batch,
         donor="activation" if donor == "real" else "random_norm_matched",
@@ -265,7 +306,7 @@ def _sweep(
         patching.audits.append(result.audit)
     logger.info(
         "%d pairs, %s, %s donor: %d sites x %d places, %d patched rows",
-        len(pairs), "noise" if clean else "denoise", donor, len(sites), len(slots),
+        len(pairs), "noise" if clean else "denoise", donor, len(sites), len(places[0]),
         result.n_rows_run,
     )  # fmt: skip
     return result

@@ -88,6 +88,16 @@ class DamagedPair:
         }
         return {name: places or None for name, places in found.items()}
 
+    def role_of(self, position: int) -> str:
+        """What a token of the perturbed run is: edited, number, answer, unaligned or other."""
+        if any(position in word for word in self.perturbed.edited_span):
+            return "edited"
+        if position in self.perturbed.numbers:
+            return "number"
+        if position >= self.perturbed.n_prompt - 1:
+            return "answer"
+        return "other" if self.donor_of[position] >= 0 else "unaligned"
+
     def donor_table(self, *, clean: bool) -> list[int]:
         """The donor's position of each position of the run that is patched, −1 where none is."""
         if not clean:
