@@ -14,6 +14,7 @@ from interpflow.config.llm import RoleModel
 from interpflow.errors import UserError
 from interpflow.llm.answers import RawResponse, Reading
 from interpflow.llm.asks import Ask
+from interpflow.llm.offline.answer_pairs import better_answer
 from interpflow.llm.offline.contrast import contrast
 from interpflow.llm.offline.items import Algorithm
 from interpflow.llm.offline.rule_judge import compare_answer
@@ -25,6 +26,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "membership": word_membership,
     "counting_lists": template_lists,
     "compare_answer": compare_answer,
+    "better_answer": better_answer,
     "contrast": contrast,
 }
 
