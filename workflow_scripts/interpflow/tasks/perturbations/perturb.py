@@ -10,6 +10,7 @@ import random
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from interpflow.config.identity import derived_seed
 from interpflow.tasks.perturbations.operators import (
@@ -175,7 +176,7 @@ def _proposals(draw: Draw) -> Iterator[Proposal]:
 
 def _taken(draw: Draw, n: int) -> list[Proposal] | None:
     """The first n edits; None where there are fewer."""
-    found = [proposal for proposal, _ in zip(_proposals(draw), range(n))]
+    found = list(islice(_proposals(draw), n))
     return found if len(found) == n else None
 
 
@@ -183,9 +184,8 @@ def _control_proposals(targets: list[Draw], rng: random.Random, n: int) -> list[
     words = targets[0].words
     aimed: list[int] = []
     for target in targets:
-        for proposal in _proposals(target):
-            if len(aimed) < n and proposal.words[0] not in aimed:
-                aimed.append(proposal.words[0])
+        found = (proposal.words[0] for proposal in _proposals(target))
+        aimed += islice((index for index in found if index not in aimed), n - len(aimed))
     outside = [
         index
         for index, word in enumerate(words.words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from rapidfuzz.distance import Levenshtein
 
@@ -45,16 +45,20 @@ def edited_words(
     edit touches no word at all, its spans reach to the nearest word (a sentence set after the
     question is taken with the question's last word and mark). Edits whose words meet are one.
     """
-    units: list[tuple[int, int, int, int]] = []
+    units: list[tuple[int, int, Edit, Edit]] = []
     for edit in perturbed.edits:
         left, right = _reach(original, edit)
-        unit = (edit.start - left, edit.end + right, edit.new_start - left, edit.new_end + right)
-        if units and unit[0] < units[-1][1]:
-            last = units.pop()
-            start = min(last[0], unit[0])
-            unit = start, max(last[1], unit[1]), last[2] - last[0] + start, max(last[3], unit[3])
-        units.append(unit)
-    return tuple((a, b) for a, b, _, _ in units), tuple((c, d) for _, _, c, d in units)
+        start, end, first = edit.start - left, edit.end + right, edit
+        if units and start < units[-1][1]:
+            before = units.pop()
+            start, end, first = min(before[0], start), max(before[1], end), before[2]
+        units.append((start, end, first, edit))
+    clean = tuple((start, end) for start, end, _, _ in units)
+    new = tuple(
+        (first.new_start - (first.start - start), last.new_end + (end - last.end))
+        for start, end, first, last in units
+    )
+    return clean, new
 
 
 def _reach(text: str, edit: Edit) -> tuple[int, int]:
@@ -124,34 +128,51 @@ def control_words(
 
 def edits_between(original: str, new: str, operator: str) -> PerturbedText:
     """A text given as it is (read from a file, or a rewrite) with the edits that lead to it:
-    words, blanks and marks that were replaced, found by the least edit distance of such pieces."""
-    pieces = [_PIECE.findall(text) for text in (original, new)]
-    starts = [[0], [0]]
-    for at, text_pieces in zip(starts, pieces):
-        for piece in text_pieces:
-            at.append(at[-1] + len(piece))
-    spans = [
-        (
-            starts[0][op.src_start],
-            starts[0][op.src_end],
-            starts[1][op.dest_start],
-            starts[1][op.dest_end],
-        )
-        for op in Levenshtein.opcodes(*pieces)
-        if op.tag != "equal"
-    ]
-    return rebuilt(
-        original,
-        [("given", start, end, new[a:b]) for start, end, a, b in _joined(spans)],
-        operator,
+    words, blanks and marks that were replaced, found by the least edit distance of such pieces.
+
+    What was added or left out, and could stand in several places, stands in the last of them, so
+    that a word set between two others is taken with the one that follows.
+    """
+    old_pieces, new_pieces = _PIECE.findall(original), _PIECE.findall(new)
+    old_starts, new_starts = (
+        list(accumulate(map(len, pieces), initial=0)) for pieces in (old_pieces, new_pieces)
     )
+    changes = _joined(
+        [
+            (op.src_start, op.src_end, op.dest_start, op.dest_end)
+            for op in Levenshtein.opcodes(old_pieces, new_pieces)
+            if op.tag != "equal"
+        ]
+    )
+    edits = []
+    ends = [(start, a) for start, _, a, _ in changes[1:]]
+    for place, limit in zip(changes, [*ends, (len(old_pieces), len(new_pieces))]):
+        start, end, a, b = _moved_right(place, old_pieces, new_pieces, limit)
+        text = new[new_starts[a] : new_starts[b]]
+        edits.append(("given", old_starts[start], old_starts[end], text))
+    return rebuilt(original, edits, operator)
 
 
-def _joined(spans: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    joined = list(spans[:1])
-    for before, after in pairwise(spans):
+# Pieces [start, end) of the original became pieces [new start, new end) of the new text.
+_Change = tuple[int, int, int, int]
+
+
+def _joined(changes: list[_Change]) -> list[_Change]:
+    joined = list(changes[:1])
+    for before, after in pairwise(changes):
         if before[1] == after[0] and before[3] == after[2]:
             joined[-1] = joined[-1][0], after[1], joined[-1][2], after[3]
         else:
             joined.append(after)
     return joined
+
+
+def _moved_right(place: _Change, old: list[str], new: list[str], limit: tuple[int, int]) -> _Change:
+    start, end, a, b = place
+    while (
+        end < limit[0]
+        and b < limit[1]
+        and ((start == end and new[a] == new[b]) or (a == b and old[start] == old[end]))
+    ):
+        start, end, a, b = start + 1, end + 1, a + 1, b + 1
+    return start, end, a, b

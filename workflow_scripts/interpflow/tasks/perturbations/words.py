@@ -186,16 +186,18 @@ def adds_guarded_words(words: TextWords, before: str, after: str) -> bool:
 
 
 def _guarded_of(words: TextWords, piece: str) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for match in TOKEN.finditer(piece):
-        if match[1]:
-            if not words.edit_protected:
-                found[match[1]] += 1
-        else:
-            lower = match[2].lower()
-            if lower in words.guarded or lower in QUANTITIES or is_negation(lower):
-                found[lower] += 1
-    return found
+    found = (token.lower() for match in TOKEN.finditer(piece) for token in match.groups() if token)
+    return Counter(
+        token
+        for token in found
+        if token in words.guarded
+        or (_bears_meaning(token) and not (words.edit_protected and any(map(str.isdigit, token))))
+    )
+
+
+@lru_cache(maxsize=65536)
+def _bears_meaning(token: str) -> bool:
+    return is_quantity(token) or is_negation(token)
 
 
 def window(text: str, start: int, end: int) -> Span:
