@@ -115,10 +115,9 @@ def dump_activations(
     packed = pack_prompts(prompts, positions, example_ids=example_ids, vocabulary=model.vocab_size)
     check_fits(model.module, int(packed.lengths.max(initial=0)))
     _check_columns(columns or {}, packed, example_ids)
-    last = {LAST_QUERY: packed.lengths - 1} if final_query_patterns else {}
-    queries = pack_queries(
-        {**last, **(query_patterns or {})}, packed.lengths, example_ids=example_ids
-    )
+    asked: dict[str, Any] = {LAST_QUERY: packed.lengths - 1} if final_query_patterns else {}
+    asked.update(query_patterns or {})
+    queries = pack_queries(asked, packed.lengths, example_ids=example_ids)
     firsts = packed.first_equal(queries)
     order = np.lexsort((firsts, -packed.lengths))
     together = firsts[order]
@@ -267,8 +266,9 @@ def _stored_type(model: Model) -> str:
 
 def _rows_of(prompts: NDArray[np.int64], n_rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rows of these prompts, one after the other; prompt i has n_rows[i] of them."""
-    starts = np.cumsum(n_rows) - n_rows
-    return np.concatenate([np.arange(starts[i], starts[i] + n_rows[i]) for i in prompts])
+    starts, counts = (np.cumsum(n_rows) - n_rows)[prompts], n_rows[prompts]
+    before = np.cumsum(counts) - counts
+    return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
 
 
 def _digest(numbers: NDArray[np.int32]) -> str:

@@ -186,24 +186,25 @@ def _finish(tokenizer: Any, ids: list[int], stops: list[str], ends: list[int]) -
     end_at = next((place for place, token in enumerate(ids) if token in ends), None)
     if stop_at is not None and (end_at is None or stop_at <= end_at):
         kept = ids[:stop_at]
-        text = _decode(tokenizer, kept)
+        text = decode_new(tokenizer, kept)
         cut = min(text.index(stop) + len(stop) for stop in stops if stop in text)
         return Generation(text[:cut], tuple(kept), "stop_string")
     reason: Literal["eos", "length"] = "length" if end_at is None else "eos"
     kept = ids if end_at is None else ids[:end_at]
-    return Generation(_decode(tokenizer, kept), tuple(kept), reason)
+    return Generation(decode_new(tokenizer, kept), tuple(kept), reason)
 
 
-def _decode(tokenizer: Any, ids: list[int]) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def decode_new(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of new tokens, as `generate` gives it."""
+    return tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def _first_stop(tokenizer: Any, ids: list[int], stops: list[str]) -> int | None:
     """The least number of tokens whose text contains a stop string."""
-    if not any(stop in _decode(tokenizer, ids) for stop in stops):
+    if not any(stop in decode_new(tokenizer, ids) for stop in stops):
         return None
     for count in range(1, len(ids) + 1):
-        text = _decode(tokenizer, ids[:count])
+        text = decode_new(tokenizer, ids[:count])
         if any(stop in text for stop in stops):
             return count
     return None

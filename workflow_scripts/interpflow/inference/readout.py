@@ -24,6 +24,8 @@ from interpflow.engine.passes.linear_kernels import chosen_kernel, linear
 
 # A tile's logits are 4 MiB, and the weights it reads a few more.
 TILE_ROWS, TILE_COLUMNS = 256, 4096
+# Rows whose logits of the whole vocabulary are made at once.
+WHOLE_ROWS = 256
 # On other devices, and where the head cannot be cut: bytes of logits at once.
 LOGIT_BYTES = 512 * 2**20
 
@@ -84,6 +86,16 @@ class Readout:
             return joined(
                 [read_logits(logits(part, slice(None)), tokens) for part in states.split(rows)]
             )
+
+    def whole(self, states: Tensor) -> Iterator[Tensor]:
+        """Logits of the whole vocabulary, float32 [some rows, vocabulary], of states [row, d] in
+        turn: for what is read of each row by itself."""
+        rows = max(1, min(WHOLE_ROWS, LOGIT_BYTES // (4 * self.vocabulary)))
+        if not len(states):
+            return
+        with self._logits() as logits:
+            for part in states.split(rows):
+                yield logits(part, slice(None))
 
     def prove(self, states: Tensor, logits: Tensor, tolerance: float) -> bool:
         """Whether states [row, d] give these logits [row, vocabulary] float32, up to a tolerance
