@@ -50,10 +50,21 @@ class Player:
 
 def uses(config: Config) -> list[Use]:
     """The studies of the config that ask language models anything."""
-    study = config.counting
-    if study is None or study.data.source == "systematic":
-        return []
-    return [Use("counting", ("generator", "validator"), tuple(config.counting_models()))]
+    found: list[Use] = []
+    counting, robustness = config.counting, config.robustness
+    if counting is not None and counting.data.source != "systematic":
+        models = tuple(config.counting_models())
+        found.append(Use("counting", ("generator", "validator"), models))
+    if robustness is not None:
+        asked: tuple[tuple[Role, bool], ...] = (
+            ("generator", robustness.perturbations.rewrites is not None),
+            ("validator", robustness.semantics.validator),
+            ("judge", robustness.scoring.judge),
+        )
+        roles = tuple(role for role, is_asked in asked if is_asked)
+        if roles:
+            found.append(Use("robustness", roles, tuple(config.robustness_models())))
+    return found
 
 
 def used_roles(config: Config) -> dict[Role, list[Player]]:

@@ -20,6 +20,11 @@ from interpflow.studies.counting.written_asks import membership_ask
 from interpflow.studies.counting.written_lists import planned_asks
 from interpflow.studies.counting.written_state import written_state
 from interpflow.studies.counting.written_validation import gold_questions
+from interpflow.studies.robustness.base_items import study_items
+from interpflow.studies.robustness.cells import planned_cells
+from interpflow.studies.robustness.judging import Judged, comparison_ask
+from interpflow.studies.robustness.rewriting import meaning_ask, rewrite_asks
+from interpflow.studies.robustness.semantics import Comparison
 from interpflow.tasks.counting.lexicon import load_lexicon
 from interpflow.tasks.counting.prompts import load_templates
 from interpflow.tasks.counting.setup import factorial_design
@@ -58,9 +63,14 @@ class PlannedCalls:
 
 
 def planned_calls(config: Config) -> list[PlannedCalls]:
+    """Calls of every study that asks language models."""
+    return [*_counting_calls(config), *_robustness_calls(config)]
+
+
+def _counting_calls(config: Config) -> list[PlannedCalls]:
     """Calls for written lists: of the first round as they will be, of later ones at most."""
     study = config.counting
-    if study is None or not uses(config):
+    if study is None or not any(use.study == "counting" for use in uses(config)):
         return []
     lexicon = load_lexicon(Path(study.lexicon) if study.lexicon else None)
     templates = load_templates(Path(study.prompt_templates) if study.prompt_templates else None)
@@ -85,6 +95,39 @@ def planned_calls(config: Config) -> list[PlannedCalls]:
         )
         calls += [measured] if gold_asks else []
         calls.append(example.times(n_words * rounds, "words that the lexicon lacks"))
+    return calls
+
+
+def _robustness_calls(config: Config) -> list[PlannedCalls]:
+    """Rewrites as they will be asked for; of meanings and comparisons at most one a text."""
+    study = config.robustness
+    roles = {role for use in uses(config) if use.study == "robustness" for role in use.roles}
+    if study is None or not roles:
+        return []
+    calls = []
+    items = study_items(study.data, config.seed).items
+    if "generator" in roles:
+        asks = [ask for ask, _ in rewrite_asks(study, items, config.seed)]
+        calls += [_planned(config, player, "rewrites of prompts", asks)
+                  for player in players(config, "generator")]  # fmt: skip
+    n_variants = len(planned_cells(study)) - 1 + max(len(item.given) for item in items)
+    longest = max((item.question.text for item in items), key=len)
+    if "validator" in roles:
+        asks = [meaning_ask((longest, longest))]
+        calls += [
+            _planned(config, player, "", asks).times(
+                n_variants * len(items), "meanings of variants"
+            )
+            for player in players(config, "validator")
+        ]
+    if "judge" in roles:
+        # An answer of the greatest length, twice; asked in both orders of every model's answers.
+        answer = "x" * round(CHARACTERS_PER_TOKEN * study.inference.max_new_tokens)
+        shown = Comparison("", "", "", "", "answer", reference=answer, answer=answer)
+        asks = [comparison_ask(shown, Judged(longest, None, ""), "clean_first")]
+        n_asked = 2 * n_variants * len(items) * len(config.robustness_models())
+        calls += [_planned(config, player, "", asks).times(n_asked, "comparisons of answers")
+                  for player in players(config, "judge")]  # fmt: skip
     return calls
 
 

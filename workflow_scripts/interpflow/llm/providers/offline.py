@@ -17,8 +17,10 @@ from interpflow.llm.asks import Ask
 from interpflow.llm.offline.answer_pairs import better_answer
 from interpflow.llm.offline.contrast import contrast
 from interpflow.llm.offline.items import Algorithm
+from interpflow.llm.offline.question_meaning import question_meaning
 from interpflow.llm.offline.rule_judge import compare_answer
 from interpflow.llm.offline.template_lists import template_lists
+from interpflow.llm.offline.template_rewrite import template_rewrite
 from interpflow.llm.offline.word_membership import word_membership
 from interpflow.llm.requests import Request, canonical_body
 
@@ -28,6 +30,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "compare_answer": compare_answer,
     "better_answer": better_answer,
     "contrast": contrast,
+    "robustness_rewrite": template_rewrite,
+    "robustness_meaning": question_meaning,
 }
 
 
