@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from interpflow.errors import UserError
+from interpflow.stats.fold_auroc import fold_auroc
 from interpflow.stats.label_probe import (
     label_probe,
     paired_accuracy,
     permuted_labels,
-    transfer_auroc,
+    transfer_aurocs,
 )
 
 FAMILIES = np.repeat(np.arange(40), 6)
@@ -25,16 +26,14 @@ def test_planted_direction_is_read_and_noise_is_not() -> None:
     signal[:, 3] += 1.5 * LABELS
     found = label_probe(
         signal, LABELS, FAMILIES, FAMILIES, controls=controls,
-        baselines={"length": noise(5, 1)}, n_resamples=199, seed=2,
+        baselines={"length": noise(5, 1)}, seed=2,
     )  # fmt: skip
     assert found.auroc.task.estimate > 0.8
     assert found.auroc.selectivity.p_value == pytest.approx(1 / 21)
     assert found.auroc.gains["length"].ci_low > 0.1
     assert found.pairs.estimate > 0.8
     assert found.pairs.ci_low > 0.7
-    nothing = label_probe(
-        noise(0), LABELS, FAMILIES, FAMILIES, controls=controls, n_resamples=199, seed=2
-    )
+    nothing = label_probe(noise(0), LABELS, FAMILIES, FAMILIES, controls=controls, seed=2)
     assert nothing.auroc.task.ci_low < 0.5
     assert nothing.auroc.selectivity.p_value > 0.1
     assert nothing.pairs.ci_low < 0.5 < nothing.pairs.ci_high
@@ -48,9 +47,7 @@ def test_what_a_family_gives_away_does_not_raise_the_pairs_in_order() -> None:
         labels = rng.random(len(FAMILIES)) < rate[FAMILIES]
         features = np.column_stack([rate[FAMILIES], noise(seed)])
         controls = permuted_labels(labels, FAMILIES, 5, seed=seed)
-        found = label_probe(
-            features, labels, FAMILIES, FAMILIES, controls=controls, n_resamples=50, seed=seed
-        )
+        found = label_probe(features, labels, FAMILIES, FAMILIES, controls=controls, seed=seed)
         ranked.append(found.auroc.task.estimate)
         shuffled.append(found.auroc.control_scores.mean())
         ordered.append(found.pairs.estimate)
@@ -80,13 +77,60 @@ def test_transfer_finds_a_shared_direction_only() -> None:
     shared[:, 0] += 2 * (kinds > 0)
     own[:, 0] += 2 * (kinds == 1)
     own[:, 1] += 2 * (kinds == 2)
-    args = (kinds > 0, FAMILIES, folds, kinds != 2, kinds != 1)
-    assert transfer_auroc(shared, *args, n_resamples=99, seed=0).estimate > 0.85
-    found = transfer_auroc(own, *args, n_resamples=99, seed=0)
-    assert found.ci_low < 0.6
-    alone = transfer_auroc(own, kinds > 0, FAMILIES, folds, kinds != 2, kinds == 2,
-                           n_resamples=99, seed=0)  # fmt: skip
-    assert alone.flags == ("SINGLE_CLASS",)
+    args = (kinds > 0, FAMILIES, kinds, folds)
+    known = transfer_aurocs(shared, *args, beside=kinds == 0)
+    assert sorted(known) == [1, 2]
+    assert min(one.estimate for one in known.values()) > 0.85
+    for one in transfer_aurocs(own, *args, beside=kinds == 0).values():
+        assert one.ci_low < 0.6
+    alone = transfer_aurocs(own, *args)
+    assert alone[1].flags == ("SINGLE_CLASS",)
+
+
+def test_transfer_fits_are_ridges_without_the_kind_and_the_fold() -> None:
+    kinds, folds, features = np.tile([0, 1, 0, 2, 1, 0], 40), FAMILIES % 5, noise(8)
+    found = transfer_aurocs(features, LABELS, FAMILIES, kinds, folds, penalty=0.1)
+    scores = np.zeros(240)
+    for fold in range(5):
+        train = (folds != fold) & (kinds != 0)
+        x, y = features[train], LABELS[train].astype(float)
+        z = (x - x.mean(axis=0)) / x.std(axis=0)
+        gram = z.T @ z + 0.1 * len(z) * np.eye(8)
+        weights = np.linalg.solve(gram, z.T @ (y - y.mean())) / x.std(axis=0)
+        scores[folds == fold] = features[folds == fold] @ weights
+    own = kinds == 0
+    expected = []
+    for fold in range(5):
+        rows = own & (folds == fold)
+        yes, no = scores[rows & LABELS], scores[rows & ~LABELS]
+        expected.append(((yes[:, None] > no).mean()) if len(yes) else np.nan)
+    if np.isnan(expected).any():
+        assert found[0].flags == ("SINGLE_CLASS",)
+    else:
+        assert found[0].estimate == pytest.approx(np.mean(expected))
+    labels = np.random.default_rng(1).random(240) < 0.5
+    assert transfer_aurocs(features, labels, FAMILIES, kinds, folds)[0].defined
+
+
+def test_fold_auroc_known_answer_and_coverage_with_clusters() -> None:
+    one = fold_auroc(
+        np.array([[3.0], [1], [2], [2]]), np.array([[True], [False], [True], [False]]),
+        np.arange(4), 4, np.zeros(4, dtype=np.intp),
+    )  # fmt: skip
+    assert one.values[0] == pytest.approx(3.5 / 4)
+    rng = np.random.default_rng(9)
+    truth = 0.7602499389065233  # Φ(1/√2), two unit normals a standard deviation apart
+    hits = 0
+    for _ in range(300):
+        shared = rng.normal(size=50)[np.repeat(np.arange(50), 6)] * np.sqrt(0.5)
+        labels = rng.random((300, 1)) < 0.5
+        scores = shared + rng.normal(size=300) * np.sqrt(0.5) + labels[:, 0]
+        found = fold_auroc(
+            scores[:, None], labels, np.repeat(np.arange(50), 6), 50, np.zeros(300, dtype=np.intp)
+        )
+        estimate = found.contrast(np.ones(1), "AUROC")
+        hits += estimate.ci_low <= truth <= estimate.ci_high
+    assert 270 <= hits <= 297
 
 
 def test_too_few_groups_are_refused() -> None:

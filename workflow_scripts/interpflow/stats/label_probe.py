@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from interpflow.errors import UserError
+from interpflow.stats.fold_auroc import FoldAuroc, fold_auroc, without_last_digits
 from interpflow.stats.folds import DEFAULT_FOLDS, GROUPS_PER_FOLD, enough_groups, group_folds
 from interpflow.stats.intervals import mean_interval
-from interpflow.stats.logistic import Standardised
 from interpflow.stats.probe_fits import checked_features, ridge_fits
-from interpflow.stats.probe_scores import ProbeScore, contrasts, mean_fold_auroc, score
-from interpflow.stats.record import EMPTY_CELL, SINGLE_CLASS, Estimate, undefined
+from interpflow.stats.probe_scores import Contrasts, ProbeScore, contrasts
+from interpflow.stats.record import (
+    EMPTY_CELL,
+    NO_VARIATION,
+    Estimate,
+    undefined,
+)
 from interpflow.stats.ridge import PENALTIES
-from interpflow.stats.units import codes_of, group_sums
-from interpflow.stats.weighted_bootstrap import DEFAULT_DRAWS, draw_weights
+from interpflow.stats.units import codes_of
 
 FloatArray = NDArray[np.float64]
 
@@ -28,12 +33,13 @@ class LabelProbe:
 
     `auroc`: mean of the folds' AUROCs with controls (permuted labels) and baselines; `pairs`: the
     share of pairs of one family, one row of each label, that the probe orders rightly, which what
-    is common to the family cannot raise; `predictions` [rows], `fold_of` [rows], `penalty` the
-    median of the chosen ones.
+    is common to the family cannot raise, and `baseline_pairs` the same of the baselines;
+    `predictions` [rows], `fold_of` [rows], `penalty` the median of the chosen ones.
     """
 
     auroc: ProbeScore
     pairs: Estimate
+    baseline_pairs: dict[str, Estimate]
     predictions: FloatArray
     fold_of: NDArray[np.intp]
     penalty: float
@@ -64,7 +70,6 @@ def label_probe(
     baselines: Mapping[str, ArrayLike] | None = None,
     n_folds: int = DEFAULT_FOLDS,
     level: float = 0.95,
-    n_resamples: int = DEFAULT_DRAWS,
     seed: int,
 ) -> LabelProbe:
     """Ridge regression of a 0/1 label on a representation, out of fold, scored by AUROC.
@@ -73,7 +78,7 @@ def label_probe(
     [rows] what folds keep whole (families, or templates that hold them), `controls` bool
     [rows, sets] labels of control tasks, `baselines` name → features [rows, …]. Least squares on a
     label is the discriminant direction of regularised LDA; the penalty comes from inner folds.
-    Intervals resample families and are widened for the refits, as in `probes.ridge_probe`.
+    Intervals are those of `fold_auroc`, widened for the refits as in `probes.ridge_probe`.
     Raises UserError for misfitting shapes or too few groups.
     """
     truth = np.asarray(labels, dtype=bool)
@@ -93,18 +98,51 @@ def label_probe(
         name: ridge_fits(matrix, targets[:, :1], fold_of)
         for name, matrix in (baselines or {}).items()
     }
-    of = contrasts(fits, others, codes, n_families, level=level, n_resamples=n_resamples, seed=seed)
+    of = contrasts(fits, others, codes, n_families, level=level, n_resamples=0, seed=seed)
     predictions = np.concatenate([part.predictions for part in (fits, *others.values())], axis=1)
     all_truth = np.column_stack([targets, *[targets[:, :1]] * len(others)]) == 1
-    ranked = mean_fold_auroc(_untied(predictions), all_truth, codes, fold_of)
+    found = fold_auroc(predictions, all_truth, codes, n_families, fold_of)
     return LabelProbe(
-        auroc=score(
-            ranked, of, "AUROC", defined=_both_in_each(all_truth, fold_of), flag=SINGLE_CLASS
-        ),
+        auroc=_score(found, of),
         pairs=paired_accuracy(fits.predictions[:, 0], truth, codes, level=level),
+        baseline_pairs={
+            name: paired_accuracy(part.predictions[:, 0], truth, codes, level=level)
+            for name, part in others.items()
+        },
         predictions=fits.predictions[:, 0],
         fold_of=fold_of,
         penalty=float(np.median(fits.penalties[:, 0])),
+    )
+
+
+def _score(found: FoldAuroc, of: Contrasts) -> ProbeScore:
+    """The columns of `found` (task, controls, baselines) as one score."""
+    names = {base: 1 + of.n_controls + k for k, base in enumerate(of.baselines)}
+    controls = found.values[1 : 1 + of.n_controls]
+    valid = 1 + np.flatnonzero(np.isfinite(controls))
+    unit = np.eye(len(found.values))
+
+    def one(coefficients: FloatArray, quantity: str, **fields: Any) -> Estimate:
+        spread = of.spread(coefficients)
+        estimate = found.contrast(coefficients, quantity, level=of.level, spread=spread)
+        return replace(estimate, seed=of.seed, **fields)
+
+    selectivity = undefined("AUROC selectivity", NO_VARIATION, ci_level=of.level, seed=of.seed)
+    if np.isfinite(found.values[0]) and len(valid):
+        at_least = int((found.values[valid] >= found.values[0]).sum())
+        selectivity = one(
+            unit[0] - unit[valid].mean(axis=0),
+            "AUROC selectivity",
+            p_value=(1 + at_least) / (len(valid) + 1),
+            test="rank_among_controls",
+            n_dropped=of.n_controls - len(valid),
+        )
+    return ProbeScore(
+        task=one(unit[0], "AUROC"),
+        control_scores=controls,
+        selectivity=selectivity,
+        baselines={base: one(unit[k], f"AUROC: {base}") for base, k in names.items()},
+        gains={base: one(unit[0] - unit[k], f"AUROC beyond {base}") for base, k in names.items()},
     )
 
 
@@ -116,7 +154,7 @@ def paired_accuracy(
     Ties count one half; the mean over families that have both labels, each with equal weight, and
     its t test against ½. `scores`, `labels` bool, `families` [rows].
     """
-    values, truth = _untied(np.asarray(scores, dtype=np.float64)), np.asarray(labels, dtype=bool)
+    values, truth = without_last_digits(scores), np.asarray(labels, dtype=bool)
     codes, n_families = codes_of(families, len(values))
     shares = []
     for rows in _rows_of(codes, n_families):
@@ -131,64 +169,70 @@ def paired_accuracy(
     return replace(found, n_dropped=n_families - len(shares))
 
 
-def transfer_auroc(
+def transfer_aurocs(
     features: ArrayLike,
     labels: ArrayLike,
     families: ArrayLike,
+    kinds: ArrayLike,
     fold_of: NDArray[np.intp],
-    trained: NDArray[np.bool_],
-    tested: NDArray[np.bool_],
     *,
+    beside: ArrayLike | None = None,
     penalty: float = PENALTIES[3],
     quantity: str = "AUROC",
     level: float = 0.95,
-    n_resamples: int = DEFAULT_DRAWS,
-    seed: int,
-) -> Estimate:
-    """AUROC on the rows `tested` of probes fitted on the rows `trained` of the other folds.
+) -> dict[Any, Estimate]:
+    """AUROC on each kind of rows of probes fitted without that kind and without the rows' fold.
 
-    A row may be in both (the clean prompts): it is never scored by a fit that saw its fold. The
-    interval resamples families of the tested rows, the fits being as they are. One class in the
-    tested rows is undefined and flagged.
+    `kinds` [rows] labels; `beside` bool [rows]: rows that are tested with every kind, and of no
+    kind that is left out (prompts without any edit, when only those have the other label).
+    Intervals are those of `fold_auroc`, the fits being as they are. A kind whose tested rows have
+    one label is undefined and flagged. Sums over each fold and kind are formed once.
     """
-    x = checked_features(features, len(np.asarray(labels)))
     y = np.asarray(labels, dtype=np.float64)
-    predictions = np.zeros(len(y))
-    for fold in np.unique(fold_of[tested]):
-        rows = tested & (fold_of == fold)
-        predictions[rows] = _ridge(x[trained & (fold_of != fold)], y[trained & (fold_of != fold)],
-                                   x[rows], penalty)  # fmt: skip
-    kept = np.flatnonzero(tested)
-    truth = (y[kept] == 1)[:, None]
-    codes, n_families = codes_of(np.asarray(families)[kept], len(kept))
-    counts = {"n_units": n_families, "ci_level": level, "seed": seed}
-    folds = np.unique(fold_of[kept], return_inverse=True)[1].reshape(-1)
-    if len(kept) == 0 or not any(0 < truth[folds == fold].mean() < 1 for fold in np.unique(folds)):
-        return undefined(quantity, SINGLE_CLASS, **counts)
-    ranked = mean_fold_auroc(_untied(predictions[kept])[:, None], truth, codes, folds)
-    draws = draw_weights(ranked, n_families, n_resamples=n_resamples, seed=seed)
-    return draws.error_estimate(0, quantity, level=level, bounds=(0.0, 1.0), n_units=n_families)
+    x = checked_features(features, len(y))
+    x = x - x.mean(axis=0)
+    always = np.zeros(len(y), dtype=bool) if beside is None else np.asarray(beside, dtype=bool)
+    names, kind_of = np.unique(np.asarray(kinds), return_inverse=True)
+    codes, n_families = codes_of(families, len(y))
+    n_folds = int(fold_of.max()) + 1
+    data = np.column_stack([np.ones(len(y)), x, y])
+    sums = np.zeros((n_folds, len(names), data.shape[1], data.shape[1]))
+    for fold in range(n_folds):
+        for kind in range(len(names)):
+            rows = data[(fold_of == fold) & (kind_of == kind)]
+            sums[fold, kind] = rows.T @ rows
+    of_fold, of_kind, total = sums.sum(axis=1), sums.sum(axis=0), sums.sum(axis=(0, 1))
+    found: dict[Any, Estimate] = {}
+    for kind, name in enumerate(names.tolist()):
+        here = kind_of == kind
+        if always[here].all():
+            continue
+        tested = np.flatnonzero(here | always)
+        predictions = np.zeros(len(tested))
+        for fold in range(n_folds):
+            rows = fold_of[tested] == fold
+            train = total - of_fold[fold] - of_kind[kind] + sums[fold, kind]
+            predictions[rows] = x[tested[rows]] @ _ridge_weights(train, penalty)
+        scored = fold_auroc(
+            predictions[:, None], (y[tested] == 1)[:, None], codes[tested], n_families,
+            fold_of[tested],
+        )  # fmt: skip
+        found[name] = scored.contrast(np.ones(1), quantity, level=level)
+    return found
 
 
-def _ridge(x: FloatArray, y: FloatArray, tested: FloatArray, penalty: float) -> FloatArray:
-    """Predictions [tested rows] of a ridge on standardised features."""
-    standard = Standardised.of(x)
-    gram = standard.values.T @ standard.values
-    gram[np.diag_indices(len(gram))] += penalty * max(len(x), 1)
-    weights = np.linalg.solve(gram, standard.values.T @ (y - y.mean()))
-    return ((tested - standard.centre) * standard.inverse) @ weights + y.mean()
-
-
-def _untied(scores: FloatArray) -> FloatArray:
-    """Scores without the last digits, in which equal rows may differ by the order of summing."""
-    return np.round(scores, 9)
-
-
-def _both_in_each(labels: NDArray[np.bool_], fold_of: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Whether some fold holds both labels, [columns] of `labels` [rows, columns]."""
-    codes, n_folds = codes_of(fold_of, len(labels))
-    share = group_sums(labels, codes, n_folds) / np.bincount(codes)[:, None]
-    return np.asarray(((share > 0) & (share < 1)).any(axis=0), dtype=bool)
+def _ridge_weights(sums: FloatArray, penalty: float) -> FloatArray:
+    """Weights [d] of a ridge on standardised features, from the products of (1, features, y)."""
+    n = max(float(sums[0, 0]), 1.0)
+    means = sums[0] / n
+    within = sums - n * np.outer(means, means)
+    size, spread = (np.sqrt(np.maximum(np.diag(m)[1:-1], 0) / n) for m in (sums, within))
+    varies = spread > 1e-6 * size
+    inverse = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
+    gram = within[1:-1, 1:-1] * np.outer(inverse, inverse)
+    gram[np.diag_indices(len(gram))] += penalty * n
+    weights = np.linalg.solve(gram, within[1:-1, -1] * inverse) * inverse
+    return np.asarray(weights, dtype=np.float64)
 
 
 def _rows_of(codes: NDArray[np.intp], n_groups: int) -> list[NDArray[np.intp]]:
