@@ -80,10 +80,10 @@ def conditional_logit(
     sizes = np.bincount(codes, minlength=n_groups)
     positives = np.bincount(codes, weights=y, minlength=n_groups)
     varied = (positives > 0) & (positives < sizes)
-    spread = float(x.std())
     rows = varied[codes]
     n_varied, n_constant = int(varied.sum()), int(n_groups - varied.sum())
-    if n_varied == 0 or spread == 0:
+    spread = float(x[rows].std()) if n_varied else 0.0
+    if spread == 0:
         missing = undefined(quantity, NO_VARIATION, n_units=n_varied, **counts)
         return ConditionalFit(missing, n_varied, n_constant, False)
     data = _padded(y[rows], (x[rows] - x.mean()) / spread, codes[rows])
