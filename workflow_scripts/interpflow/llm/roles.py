@@ -61,7 +61,7 @@ def uses(config: Config) -> list[Use]:
             ("validator", robustness.semantics.validator),
             ("judge", robustness.scoring.judge),
         )
-        roles = tuple(role for role, is_asked in asked if is_asked)
+        roles: tuple[Role, ...] = tuple(role for role, is_asked in asked if is_asked)
         if roles:
             found.append(Use("robustness", roles, tuple(config.robustness_models())))
     return found
