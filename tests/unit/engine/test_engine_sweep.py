@@ -14,7 +14,7 @@ from interpflow.engine.metrics import Metric
 from interpflow.engine.model import Model
 from interpflow.engine.passes import hooks
 from interpflow.engine.proofs import resume_proof
-from interpflow.engine.sweeps import joined_rows
+from interpflow.engine.sweeps import collect, joined_rows
 from interpflow.engine.sweeps import path as sweep_path
 from interpflow.engine.sweeps.plan import live_positions
 from interpflow.errors import UserError
@@ -130,9 +130,52 @@ def test_what_cannot_change_anything_is_not_run_and_is_exactly_base() -> None:
     np.testing.assert_allclose(slow.effect("entropy")[~found.ran], 0.0, atol=1e-12)
 
 
+def test_cells_not_asked_for_are_left_out_and_the_others_keep_their_values() -> None:
+    """Each site as in a sweep over the sites that are asked for at the same groups alone."""
+    model = tiny_model("llama")
+    base, donor = mixed_pairs()
+    groups = some_groups(base)
+    sites = list(all_sites(model, ["resid_pre", "attn_out"]))
+    n = len(groups[0])
+    asked = np.ones((len(sites), n), dtype=bool)
+    asked[3:, [0, 2, 5]] = False
+    found = sweep_sites(model, base, donor, sites, groups, read_out, asked=asked, audit=0.2)
+    here = (~found.empty[:, None, :] & asked).sum()
+    assert found.n_rows_run + found.n_rows_no_op == here
+    assert (found.asked == asked).all()
+    kept = [[None if g in (0, 2, 5) else group for g, group in enumerate(own)] for own in groups]
+    for chosen, some in ((slice(0, 3), groups), (slice(3, None), kept)):
+        alone = sweep_sites(model, base, donor, sites[chosen], some, read_out)
+        for name, values in alone.values.items():
+            np.testing.assert_array_equal(found.values[name][:, chosen], values)
+    slow = sweep_sites(model, base, donor, sites, groups, read_out, asked=asked, fast=False)
+    assert slow.n_rows_run == here
+    assert (np.isnan(slow.values["contrast"]) == np.isnan(found.values["contrast"])).all()
+    with pytest.raises(UserError, match="cells of shape"):
+        sweep_sites(model, base, donor, sites, groups, read_out, asked=asked[1:])
+
+
+def test_a_metric_in_blocks_of_rows_is_the_same_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama", "float32")
+    base, donor = mixed_pairs()
+    sites, groups = [Site("resid_post", 0), Site("mlp_out", 1)], some_groups(base)
+    whole = sweep_sites(model, base, donor, sites, groups, read_out)
+    sizes: list[int] = []
+
+    def counted(logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
+        sizes.append(len(logits))
+        return read_out(logits, pair_index)
+
+    monkeypatch.setattr(collect, "METRIC_LOGITS", 3 * model.vocab_size)
+    blocks = sweep_sites(model, base, donor, sites, groups, counted)
+    assert max(sizes) == 3
+    for name, values in whole.values.items():
+        np.testing.assert_array_equal(blocks.values[name], values)
+        np.testing.assert_array_equal(blocks.base[name], whole.base[name])
+
+
 def test_live_positions_of_equal_prompts() -> None:
-    same = [1, 2, 3]
-    assert live_positions(Site("resid_pre", 1), [0, 1, 2], same, same, 3) == ()
+    assert live_positions(Site("resid_pre", 1), [0, 1, 2], np.zeros(3, bool), 3) == ()
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 17, 10_000])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,49 @@ def test_the_audit_takes_all_pairs_it_can_afford(n_pairs: int) -> None:
         assert len(taken) > 30
     whole = audited_rows(setting, groups, 1.0)
     assert len({(row.site_index, row.group) for row in whole}) == n_cells
+
+
+def test_with_many_pairs_every_cell_is_audited_and_only_cells_that_are_asked_for() -> None:
+    model = tiny_model("llama")
+    asked = np.ones((model.n_layers, 7), dtype=bool)
+    asked[1, 2:] = False
+    setting = replace(_setting(model, some_pairs(200)), asked=asked)
+    rows = audited_rows(setting, [[[p] for p in range(7)] for _ in range(200)], 0.05)
+    cells = {(row.site_index, row.group) for row in rows}
+    assert cells == {tuple(cell) for cell in np.argwhere(asked).tolist()}
+    assert len(rows) > len({row.pair for row in rows}) > 30
+
+
+def test_the_audit_runs_no_base_and_each_donor_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pairs = tiny_model("llama", "float32"), some_pairs(40)
+    setting = _setting(model, pairs)
+    values, groups, _ = _values(model, pairs)
+    rows = audited_rows(setting, groups, 0.3)
+    taken = {row.pair for row in rows}
+    counted: list[int] = []
+    count = auditing.Collected.count
+
+    def kept(self: collect.Collected, forwards: int, tokens: int, block_tokens: int) -> None:
+        counted.append(tokens)
+        count(self, forwards, tokens, block_tokens)
+
+    monkeypatch.setattr(auditing.Collected, "count", kept)
+    auditing.audit_sweep(setting, values, groups, 0.3)
+    assert sum(counted) == 7 * (len(taken) + len(rows))
+
+
+def test_the_audit_finds_a_value_that_is_off_in_any_cell() -> None:
+    """One cell at a time, in all pairs: with many pairs none is left unseen."""
+    model, pairs = tiny_model("llama", "float32"), some_pairs(100)
+    values, groups, _ = _values(model, pairs)
+    setting = _setting(model, pairs)
+    auditing.audit_sweep(setting, values, groups, 0.2)
+    for s in range(model.n_layers):
+        for g in (0, 3, 6):
+            off = {name: array.copy() for name, array in values.items()}
+            off["probability"][:, s, g] += 1e-3
+            with pytest.raises(RuntimeError, match=f"probability at {setting.sites[s]}"):
+                auditing.audit_sweep(setting, off, groups, 0.2)
 
 
 def test_the_donors_log_probabilities_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:

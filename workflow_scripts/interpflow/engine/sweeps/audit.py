@@ -21,8 +21,11 @@ from interpflow.engine.sweeps.whole_rows import run_whole_rows
 # moves a logit by less than 1e-5 of that; bfloat16 keeps three digits.
 TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-5}
 LOW_PRECISION_TOLERANCE = 0.1
-# Pairs that are always drawn from, and at most: each costs two whole passes of its own.
+# Pairs that are always drawn from, and at most: each costs a whole pass of its donor, and where a
+# placebo is written one of its base.
 FEWEST_PAIRS, MOST_PAIRS = 4, 64
+# Rows of each such pair, where that many can be afforded.
+ROWS_PER_PAIR = 2
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
@@ -37,9 +40,9 @@ def audit_sweep(
     share: float,
 ) -> Audit:
     """Compare `values` [pair, site, group] with whole passes at a share of all (site, group)
-    cells, one pair for each, pairs dealt evenly (see `audited_rows`); cells that were not run
-    because they cannot change anything are among them. What a difference may be follows from the
-    metric (`audit_limits`). Raises RuntimeError when a value is off."""
+    cells, pairs dealt evenly (see `audited_rows`); cells that were not run because they cannot
+    change anything are among them. What a difference may be follows from the metric
+    (`audit_limits`). Raises RuntimeError when a value is off."""
     rows = audited_rows(setting, groups, share)
     limit = tolerance_of(setting.model.dtype)
     if not rows:
@@ -51,7 +54,7 @@ def audit_sweep(
         by_length.setdefault(len(setting.base_ids[row.pair]), []).append(row)
     for mine in by_length.values():
         pairs = sorted({row.pair for row in mine})
-        run_whole_rows(oracle, out, pairs, mine, lambda _n: None)
+        run_whole_rows(oracle, out, pairs, mine, lambda _n: None, measure_base=False)
     first = [setting.base_ids[rows[0].pair]]
     logit_scale = float(setting.model.last_logits(first).abs().max()) or 1.0
     cells = tuple(np.array([(row.pair, row.site_index, row.group) for row in rows]).T)
@@ -82,22 +85,28 @@ def audit_sweep(
 
 def audited_rows(setting: SweepSetting, groups: Groups, share: float) -> list[Row]:
     """A random `share` of the (site, group) cells, each in one pair; the pairs take turns in random
-    order. Where there are more pairs than cells drawn, cells are drawn again until MOST_PAIRS have
-    had one. Pairs are left out where their own two passes would make the audit dearer than about
-    `share` of the sweep by whole passes (never fewer than FEWEST_PAIRS)."""
+    order. Where the pairs are many, all cells are dealt out again in random
+    order until MOST_PAIRS have had ROWS_PER_PAIR. Pairs, and second rows of them, are left out
+    where they would make the audit dearer than about `share` of the sweep by whole passes (never
+    fewer pairs than FEWEST_PAIRS). No row is there twice."""
     generator = np.random.default_rng(np.random.SeedSequence([setting.seed, 0xA0D17]))
     n_pairs, n_layers = len(groups), setting.model.n_layers
-    cells = [(s, g) for s in range(len(setting.sites)) for g in range(len(groups[0]))]
+    cells = np.argwhere(setting.cells(len(groups[0]))).tolist()
+    if not cells:
+        return []
     n = min(len(cells), max(1, math.ceil(share * len(cells))))
-    # A row of its own and two passes for each pair.
-    affordable = int(share * n_pairs * len(cells)) // 3
-    n_chosen = min(n_pairs, max(FEWEST_PAIRS, min(affordable, max(n, MOST_PAIRS))))
+    # A pair's own passes are two at most, and a row is one.
+    n_passes = int(share * n_pairs * len(cells))
+    n_chosen = min(n_pairs, max(FEWEST_PAIRS, min(n_passes // 3, max(n, MOST_PAIRS))))
+    n_rows = max(n, min(ROWS_PER_PAIR * n_chosen, n_passes - 2 * n_chosen))
     chosen = generator.permutation(n_pairs)[:n_chosen].tolist()
-    drawn = generator.choice(len(cells), size=n, replace=False).tolist()
-    if n_chosen > n and affordable >= n_chosen:
-        drawn += generator.choice(len(cells), size=n_chosen - n).tolist()
+    drawn = [
+        int(index)
+        for _ in range(math.ceil(n_rows / len(cells)))
+        for index in generator.permutation(len(cells))
+    ]
     rows: list[Row] = []
-    for number, index in enumerate(drawn):
+    for number, index in enumerate(drawn[:n_rows]):
         s, g = cells[index]
         turn = number % n_chosen
         pair = next((p for p in chosen[turn:] + chosen[:turn] if groups[p][g]), None)
@@ -105,4 +114,5 @@ def audited_rows(setting: SweepSetting, groups: Groups, share: float) -> list[Ro
             positions: Sequence[int] = groups[pair][g] or ()
             place = canonical(setting.sites[s], n_layers)
             rows.append(Row(pair, s, g, place, tuple(sorted(positions))))
+    rows = list(dict.fromkeys(rows))
     return sorted(rows, key=lambda row: (row.pair, row.site_index, row.group))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from interpflow.engine.metrics import ColumnMetric, Metric
+from interpflow.engine.metrics import ColumnMetric, CombinedMetric, Metric
 from interpflow.engine.model import Model, full_precision
 from interpflow.engine.passes.unembedding import unembed_columns
 from interpflow.engine.sites import Site
@@ -19,6 +20,8 @@ from interpflow.errors import UserError
 
 # Logits held at once: rows that hold one token each would otherwise make a huge matrix of them.
 PASS_LOGITS = 2**25
+# Logits that a metric is given at once on a CPU, so that its float64 copies of them stay in cache.
+METRIC_LOGITS = 2**19
 
 
 def logit_rows(model: Model) -> int:
@@ -31,7 +34,7 @@ def measured(metric: Metric, logits: Tensor, pairs: Sequence[int]) -> dict[str, 
     # A model may rule tokens out by a logit of minus infinity.
     _check_finite(~logits.isnan().any(dim=-1), pairs)
     index = torch.tensor(list(pairs), dtype=torch.int64, device=logits.device)
-    return _arrays(metric(full_precision(logits), index), len(pairs))
+    return _values(metric, logits, index)
 
 
 def measured_residuals(
@@ -50,10 +53,29 @@ def measured_residuals(
             rows, mine = residuals[start : start + step], index[start : start + step]
             if isinstance(metric, ColumnMetric):
                 logits = unembed_columns(model.architecture, rows, metric.tokens(mine))
-                values = metric.function(full_precision(logits), mine)
+                parts.append(_arrays(metric.function(full_precision(logits), mine), len(mine)))
             else:
-                values = metric(full_precision(model.architecture.unembed(rows)), mine)
-            parts.append(_arrays(values, len(mine)))
+                parts.append(_values(metric, model.architecture.unembed(rows), mine))
+    return _joined(parts)
+
+
+def _values(metric: Metric, logits: Tensor, pairs: Tensor) -> dict[str, np.ndarray]:
+    """The metric of logits [rows, vocab] of these pairs [rows], a few rows at a time on a CPU."""
+    n_rows, vocab = logits.shape
+    step = n_rows if logits.is_cuda else max(1, METRIC_LOGITS // vocab)
+    if step < n_rows:
+        for part in metric.parts if isinstance(metric, CombinedMetric) else (metric,):
+            if isinstance(part, TakesAhead):
+                part.take(pairs)
+    parts = []
+    for start in range(0, n_rows, step):
+        mine = pairs[start : start + step]
+        found = metric(full_precision(logits[start : start + step]), mine)
+        parts.append(_arrays(found, len(mine)))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -79,6 +101,13 @@ def _arrays(values: dict[str, Tensor], n_rows: int) -> dict[str, np.ndarray]:
             )
         found[name] = array
     return found
+
+
+@runtime_checkable
+class TakesAhead(Protocol):
+    """A metric that runs something for each pair: better for many pairs at once."""
+
+    def take(self, pairs: Tensor) -> None: ...
 
 
 @dataclass
@@ -115,10 +144,12 @@ class Collected:
             kept[index] = values
         self.ran[index] = True
 
-    def result(self, sites: tuple[Site, ...], path: str, groups: Groups) -> SweepResult:
+    def result(
+        self, sites: tuple[Site, ...], path: str, groups: Groups, asked: np.ndarray
+    ) -> SweepResult:
         empty = np.array([[not group for group in chosen] for chosen in groups], dtype=bool)
         empty = empty.reshape(self.shape[0], self.shape[2])
-        no_op = ~self.ran & ~empty[:, None, :]
+        no_op = ~self.ran & ~empty[:, None, :] & asked
         for name, base in self.base.items():
             kept = self.values.setdefault(name, np.full(self.shape, np.nan))
             kept[no_op] = np.broadcast_to(base[:, None, None], self.shape)[no_op]
@@ -129,9 +160,10 @@ class Collected:
             donor=self.donor,
             ran=self.ran,
             empty=empty,
+            asked=asked,
             n_rows_run=int(self.ran.sum()),
             n_rows_no_op=int(no_op.sum()),
-            n_rows_empty=int(empty.sum()) * self.shape[1],
+            n_rows_empty=int((empty[:, None, :] & asked).sum()),
             n_forwards=self.n_forwards,
             n_tokens=self.n_tokens,
             n_block_tokens=self.n_block_tokens,

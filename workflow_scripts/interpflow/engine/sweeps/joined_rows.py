@@ -52,9 +52,11 @@ def run_joined_rows(
         )  # fmt: skip
         values = {site: (states, 0) for site, states in drawn.items()}
     local = {pair: i for i, pair in enumerate(pairs)}
-    rows = [row for row in rows if _changes(row, local[row.pair], base.captured, values)]
+    differs = {place: _differing(base.captured[place], values[place]) for place in places}
+    rows = [row for row in rows if _changes(row, local[row.pair], differs)]
     most = min(setting.batch_tokens, PASS_SCORES // (setting.model.n_heads * length))
-    for plans in packs(plan_passes(rows, n_layers, most, length), length, most):
+    planned = [plan_passes(alike, n_layers, most, length) for alike in _alike(setting, rows)]
+    for plans in (pack for passes in planned for pack in packs(passes, length, most)):
         residuals, n_block_tokens = run_pack(blocks, plans, base, values, local)
         mine = [row for plan in plans for row in plan.rows()]
         found = measured_residuals(
@@ -66,18 +68,31 @@ def run_joined_rows(
         progress(len(mine))
 
 
-def _changes(
-    row: Row,
-    pair: int,
-    base: dict[Site, tuple[Tensor, int]],
-    values: dict[Site, tuple[Tensor, int]],
-) -> bool:
-    """Whether what is written differs in any bit from what is there: a head whose outputs are the
-    same in both runs has no effect, not a rounding error's worth of it."""
-    there, first = base[row.place]
-    written, offset = values[row.place]
-    places = torch.tensor(row.positions)
-    return not torch.equal(there[pair, places - first], written[pair, places - offset])
+def _alike(setting: SweepSetting, rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of sites that are patched at the same groups: they fill a table of a pass, and round as
+    in a sweep over these sites alone."""
+    alike: dict[bytes, list[Row]] = {}
+    for row in rows:
+        key = b"" if setting.asked is None else setting.asked[row.site_index].tobytes()
+        alike.setdefault(key, []).append(row)
+    return list(alike.values())
+
+
+def _changes(row: Row, pair: int, differs: dict[Site, tuple[list[list[bool]], int]]) -> bool:
+    """Whether what is written differs from what is there: a head whose outputs are the same in
+    both runs has no effect, not a rounding error's worth of it."""
+    found, first = differs[row.place]
+    return any(found[pair][position - first] for position in row.positions)
+
+
+def _differing(
+    base: tuple[Tensor, int], written: tuple[Tensor, int]
+) -> tuple[list[list[bool]], int]:
+    """Whether any number of two states [pair, position, d] differs, [pair][position]; and the first
+    position, that of the shorter one."""
+    first = max(base[1], written[1])
+    there, other = (states[:, first - at :] for states, at in (base, written))
+    return (there != other).flatten(2).any(dim=-1).tolist(), first
 
 
 def _donor_values(

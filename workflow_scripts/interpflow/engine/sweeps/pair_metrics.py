@@ -102,9 +102,13 @@ class DonorKL:
     kept: dict[int, Tensor] = field(default_factory=dict)
 
     def __call__(self, logits: Tensor, pair_index: Tensor) -> dict[str, Tensor]:
+        self.take(pair_index)
         asked = pair_index.tolist()
-        self._take(sorted(set(asked)))
         return {"kl": kl_from(torch.stack([self.kept[pair] for pair in asked]), logits)}
+
+    def take(self, pairs: Tensor) -> None:
+        """Run the donors of these pairs [rows] that are not kept."""
+        self._take(sorted(set(pairs.tolist())))
 
     def _take(self, pairs: Sequence[int]) -> None:
         missing = [pair for pair in pairs if pair not in self.kept]

@@ -90,24 +90,23 @@ def canonical(site: Site, n_layers: int) -> Site:
 def live_positions(
     site: Site,
     positions: Sequence[int],
-    base: Sequence[int],
-    donor: Sequence[int],
+    differs: np.ndarray,
     n_layers: int,
 ) -> tuple[int, ...]:
     """The positions where a patch at the canonical `site` can change the last position's logits.
+    differs: bool [position], whether base and donor have another token there.
 
     Left out: positions before the first differing token (base and donor states are the same);
     for the input of block 0 and what it computes of each position alone, every position with equal
     tokens; within or after the last block, save for its keys and values, every position but the
     last (nothing moves between positions any more).
     """
-    differs = np.asarray(base) != np.asarray(donor)
-    first = int(differs.argmax()) if differs.any() else len(base)
+    first = int(differs.argmax()) if differs.any() else len(differs)
     live = [p for p in positions if p >= first]
     if site.layer == 0 and site.component in ("resid_pre", "q", *KEY_VALUE_COMPONENTS):
         live = [p for p in live if differs[p]]
     if site.layer == n_layers - 1 and site.component not in ("resid_pre", *KEY_VALUE_COMPONENTS):
-        live = [p for p in live if p == len(base) - 1]
+        live = [p for p in live if p == len(differs) - 1]
     return tuple(sorted(live))
 
 
@@ -118,18 +117,22 @@ def plan_rows(
     sites: Sequence[Site],
     groups: Groups,
     *,
+    asked: np.ndarray,
     n_layers: int,
     skip: bool,
 ) -> list[Row]:
-    """Rows to run for these pairs; skip: leave out what cannot change anything."""
+    """Rows to run for these pairs in the cells [site, group] that are `asked` for; skip: leave out
+    what cannot change anything."""
     planned: list[Row] = []
+    places = [canonical(site, n_layers) for site in sites]
+    chosen = [np.flatnonzero(row).tolist() for row in asked]
     for pair in pairs:
-        for s, site in enumerate(sites):
-            place = canonical(site, n_layers)
-            for g, group in enumerate(groups[pair]):
-                live = tuple(sorted(group or ()))
-                if skip:
-                    live = live_positions(place, live, base_ids[pair], donor_ids[pair], n_layers)
+        differs = np.asarray(base_ids[pair]) != np.asarray(donor_ids[pair])
+        for s, place in enumerate(places):
+            for g in chosen[s]:
+                live = tuple(sorted(groups[pair][g] or ()))
+                if skip and live:
+                    live = live_positions(place, live, differs, n_layers)
                 if live:
                     planned.append(Row(pair, s, g, place, live))
     return planned

@@ -32,11 +32,12 @@ class Audit:
 class SweepResult:
     """Metric values of every patched run of a sweep, and of the two unpatched runs.
 
-    values: metric name -> float64 [pair, site, group]; NaN where the pair has no such group.
+    values: metric name -> float64 [pair, site, group]; NaN where the pair has no such group, and
+    in cells that were not asked for.
     base, donor: metric name -> float64 [pair], the unpatched runs.
-    ran: bool [pair, site, group]; False where the slot is empty, or where the patch provably
-    changes nothing, and then the value is the base value exactly.
-    empty: bool [pair, group].
+    ran: bool [pair, site, group]; False where the slot is empty or not asked for, or where the
+    patch provably changes nothing, and then the value is the base value exactly.
+    empty: bool [pair, group]. asked: bool [site, group].
     n_tokens: token places fed to forward passes, those of base and donor included;
     n_block_tokens: the same times the blocks that ran on them.
     path: what was left out of the patched passes ("full", "resume", "resume+prefix"; "joining":
@@ -49,6 +50,7 @@ class SweepResult:
     donor: dict[str, np.ndarray]
     ran: np.ndarray
     empty: np.ndarray
+    asked: np.ndarray
     n_rows_run: int
     n_rows_no_op: int
     n_rows_empty: int

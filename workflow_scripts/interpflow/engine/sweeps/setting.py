@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,9 @@ def concatenated(parts: Sequence[dict[Site, Tensor]]) -> dict[Site, Tensor]:
 
 @dataclass(frozen=True)
 class SweepSetting:
-    """Model, prompts, sites and how patched rows are run; see `site_sweep.sweep_sites`."""
+    """Model, prompts, sites and how patched rows are run; see `site_sweep.sweep_sites`.
+
+    asked: bool [site, group], the cells that are wanted (all if None)."""
 
     model: Model
     base_ids: Sequence[Sequence[int]]
@@ -37,11 +40,16 @@ class SweepSetting:
     donor: str
     seed: int
     donor_positions: Sequence[Sequence[int] | None] | None = None
+    asked: np.ndarray | None = None
 
     @property
     def aligned(self) -> bool:
         """Whether donor states come from other positions than they are written to."""
         return self.donor_positions is not None
+
+    def cells(self, n_groups: int) -> np.ndarray:
+        """The cells that are wanted, bool [site, group]."""
+        return np.ones((len(self.sites), n_groups), bool) if self.asked is None else self.asked
 
     def donor_view(self, pair: int) -> Sequence[int]:
         """The donor's token at each base position, -1 where the donor state is of another

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
+
 from interpflow.engine.metrics import ColumnMetric, Metric
 from interpflow.engine.model import DEFAULT_BATCH_TOKENS, Model
 from interpflow.engine.passes.fast_modules import fast_modules
+from interpflow.engine.passes.freed_pages import freed_pages_kept
 from interpflow.engine.sites import Site
 from interpflow.engine.sweeps.audit import audit_sweep
 from interpflow.engine.sweeps.collect import Collected, logit_rows
@@ -45,6 +48,7 @@ def sweep_sites(
     progress: Callable[[int, int], None] | None = None,
     fast: bool = True,
     donor_positions: Sequence[Sequence[int] | None] | None = None,
+    asked: np.ndarray | None = None,
     audit: float = 0.0,
 ) -> SweepResult:
     """Patch every group of positions at every site of each base run with the donor's states.
@@ -59,11 +63,16 @@ def sweep_sites(
     fast=False runs every row whole, no-ops included: slow, for checking.
     donor_positions: per pair, the donor position whose state is written at each base position (-1
     where there is none), or None for the same positions.
+    asked: bool [site, group], the cells that are wanted (all if None); the others are NaN.
     audit: share of the (site, group) cells that are run again by whole passes and compared.
     Raises UserError for unequal lengths, unknown sites or positions, RuntimeError when a hook
     did not run.
     """
     n_groups = check_pairs(base_ids, donor_ids, groups, donor_positions)
+    if asked is not None and asked.shape != (len(sites), n_groups):
+        raise UserError(
+            f"cells of shape {asked.shape}, expected ({len(sites)}, {n_groups})", where="asked"
+        )
     model.check_ready()
     for site in sites:
         model.check_site(site)
@@ -75,7 +84,7 @@ def sweep_sites(
     skip = fast and foreign_hook(model.module) is None
     setting = SweepSetting(
         model, base_ids, donor_ids, tuple(sites), metric, batch_tokens, path, donor, seed,
-        donor_positions,
+        donor_positions, asked,
     )  # fmt: skip
     if setting.aligned and any(site.component == "pattern" for site in sites):
         raise UserError(
@@ -89,7 +98,9 @@ def sweep_sites(
         )  # fmt: skip
     views = [setting.donor_view(pair) for pair in range(len(base_ids))]
     out = Collected((len(base_ids), len(sites), n_groups))
-    cells = [len(sites) * sum(1 for group in chosen if group) for chosen in groups]
+    wanted = setting.cells(n_groups)
+    n_wanted = wanted.sum(axis=0).tolist()
+    cells = [sum(n for n, group in zip(n_wanted, chosen) if group) for chosen in groups]
     done, total = 0, sum(cells)
 
     def advance(n_rows: int) -> None:
@@ -98,12 +109,14 @@ def sweep_sites(
         if progress is not None:
             progress(done, total)
 
-    with fast_modules(model.module) if blocks is not None else nullcontext():
+    quick = fast_modules(model.module) if blocks is not None else nullcontext()
+    with quick, freed_pages_kept():
         for length in sorted({len(row) for row in base_ids}):
             for pairs in _chunks(setting, length):
                 rows = plan_rows(
-                    pairs, base_ids, views, sites, groups, n_layers=model.n_layers, skip=skip
-                )
+                    pairs, base_ids, views, sites, groups,
+                    asked=wanted, n_layers=model.n_layers, skip=skip,
+                )  # fmt: skip
                 before = done
                 if blocks is not None:
                     run_joined_rows(setting, blocks, out, pairs, rows, advance)
@@ -111,10 +124,11 @@ def sweep_sites(
                     run_whole_rows(setting, out, pairs, rows, advance)
                 # The rest of the chunk's cells cannot change anything and were not run.
                 advance(sum(cells[pair] for pair in pairs) - (done - before))
-    result = out.result(setting.sites, path, groups)
+    result = out.result(setting.sites, path, groups, wanted)
     if audit <= 0:
         return result
-    return replace(result, audit=audit_sweep(setting, result.values, groups, audit))
+    with freed_pages_kept():
+        return replace(result, audit=audit_sweep(setting, result.values, groups, audit))
 
 
 def _chunks(setting: SweepSetting, length: int) -> Iterator[list[int]]:

@@ -28,13 +28,17 @@ def run_whole_rows(
     pairs: Sequence[int],
     rows: Sequence[Row],
     progress: Callable[[int], None],
+    *,
+    measure_base: bool = True,
 ) -> None:
-    """Run base, donor and patched rows of pairs of one length; calls progress(rows done)."""
+    """Run base, donor and patched rows of pairs of one length; calls progress(rows done).
+
+    measure_base: run the base for its metric even where no patched row needs its states."""
     plan: dict[int, list[Row]] = {}
     for row in rows:
         start = 0 if setting.path == "full" else _start_layer(row.place, setting.model.n_layers)
         plan.setdefault(start, []).append(row)
-    states = _run_pairs(setting, out, pairs, plan)
+    states = _run_pairs(setting, out, pairs, plan, measure_base)
     for start, mine in plan.items():
         mine.sort(key=lambda row: row.positions[0])
         for chunk in _row_chunks(setting, mine, len(setting.base_ids[pairs[0]])):
@@ -63,6 +67,7 @@ def _run_pairs(
     out: Collected,
     pairs: Sequence[int],
     plan: dict[int, list[Row]],
+    measure_base: bool,
 ) -> _States:
     """Run base and donor of these pairs and keep what the patched rows will need."""
     model = setting.model
@@ -72,7 +77,9 @@ def _run_pairs(
     needs_base = places if setting.donor != "activation" else []
     parts: list[dict[Site, Tensor]] = []
     keys_values: list[KeysValues | None] = []
-    for chosen in _batches(setting, pairs, len(setting.base_ids[pairs[0]])):
+    keep = setting.path == "resume+prefix"
+    run_base = measure_base or keep or bool(starts) or bool(needs_base)
+    for chosen in _batches(setting, pairs if run_base else [], len(setting.base_ids[pairs[0]])):
         ids = setting.tensor(setting.base_ids, chosen)
         kept = run_forward(
             model.module,
@@ -80,13 +87,13 @@ def _run_pairs(
             ids,
             capture=[*starts.values(), *needs_base],
             logits_at=last_places(ids),
-            keep_keys_values=setting.path == "resume+prefix",
+            keep_keys_values=keep,
         )
         out.add(out.base, measured(setting.metric, kept.logits[:, 0], chosen), chosen)
         out.count(1, ids.numel(), ids.numel() * n_layers)
         parts.append(kept.states)
         keys_values.append(kept.keys_values)
-    base = concatenated(parts)
+    base = concatenated(parts) if parts else {}
     values = _donor_states(setting, out, pairs, places)
     views = [setting.donor_view(pair) for pair in range(len(setting.base_ids))]
     values = donor_values(setting.donor, values, base, pairs, setting.base_ids, views, setting.seed)

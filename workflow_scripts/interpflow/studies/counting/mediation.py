@@ -29,6 +29,7 @@ from interpflow.engine import (
     run_gates,
     sweep_sites,
 )
+from interpflow.engine.metrics import Metric
 from interpflow.models.named import load_named
 from interpflow.studies.counting.pair_selection import select_pairs
 from interpflow.studies.counting.prepared_pairs import (
@@ -68,6 +69,22 @@ class Sweeping:
     tokens_per_batch: int
     seed: int
     audits: list[Audit] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is read from patched runs of some pairs, in both directions: the donors differ."""
+
+    denoise: Metric
+    noise: Metric
+
+    @classmethod
+    def of(cls, context: Sweeping, pairs: Sequence[PreparedPair]) -> Measures:
+        """Measures of these pairs; runs their prompts."""
+        return cls(
+            _metric(context, pairs, clean_is_donor=True),
+            _metric(context, pairs, clean_is_donor=False),
+        )
 
 
 def run_mediation(
@@ -121,9 +138,10 @@ def run_mediation(
         chosen = select_pairs(mine, wording, settings)
         context = Sweeping(model, wording.answers, chosen.n_tail, tokens_per_batch, seed)
         pairs = chosen.pairs
-        proven = prove(context, pairs["minimal"])
+        measures = Measures.of(context, pairs["minimal"])
+        proven = prove(context, pairs["minimal"], measures)
         gates["templates"][template_id] = {**chosen.report, "gates": proven}
-        tables += sweep_minimal(context, pairs["minimal"], components, heads)
+        tables += sweep_minimal(context, pairs["minimal"], measures, components, heads)
         tables += sweep_random(context, pairs["random"], components)
         tables += sweep_prefix(context, pairs["prefix"], window)
         gates["templates"][template_id]["audit"] = _summary(context.audits)
@@ -143,14 +161,13 @@ def _refused(name: str, reason: str) -> dict[str, Any]:
     return {"model": name, "status": "refused", "reason": reason, "templates": {}}
 
 
-def prove(context: Sweeping, pairs: Sequence[PreparedPair]) -> dict[str, Any]:
+def prove(context: Sweeping, pairs: Sequence[PreparedPair], measures: Measures) -> dict[str, Any]:
     """Run the engine's gates on real pairs; RuntimeError when one fails."""
-    metric = _metric(context, pairs, clean_is_donor=True)
     report = run_gates(
         context.model,
         [pair.corrupted.ids for pair in pairs],
         [pair.clean.ids for pair in pairs],
-        metric,
+        measures.denoise,
         seed=context.seed,
     )
     report.require()
@@ -158,15 +175,18 @@ def prove(context: Sweeping, pairs: Sequence[PreparedPair]) -> dict[str, Any]:
 
 
 def sweep_minimal(
-    context: Sweeping, pairs: Sequence[PreparedPair], components: Sequence[str], heads: bool
+    context: Sweeping,
+    pairs: Sequence[PreparedPair],
+    measures: Measures,
+    components: Sequence[str],
+    heads: bool,
 ) -> list[pa.Table]:
     """Denoising and noising of minimal pairs, with control donors."""
     slots = [minimal_slots(pair, context.n_tail) for pair in pairs]
-    plans = _plans(context, slots, COMPONENT_SLOTS, components)
+    chosen = _chosen(context, slots, COMPONENT_SLOTS, components)
     if heads:
-        answer: Places = [{"answer": found["answer"]} for found in slots]
-        plans.append((all_sites(context.model, ("head_out",)), answer))
-    return _sweep_plans(context, pairs, plans, ("real", "control"))
+        chosen.update(dict.fromkeys(all_sites(context.model, ("head_out",)), ("answer",)))
+    return _sweep_both(context, pairs, slots, chosen, measures, ("real", "control"))
 
 
 def sweep_random(
@@ -176,55 +196,33 @@ def sweep_random(
     if not pairs:
         return []
     slots = [random_slots(pair, context.n_tail) for pair in pairs]
-    plans = _plans(context, slots, RANDOM_COMPONENT_SLOTS, components)
-    return _sweep_plans(context, pairs, plans, ("real",))
+    chosen = _chosen(context, slots, RANDOM_COMPONENT_SLOTS, components)
+    return _sweep_both(context, pairs, slots, chosen, Measures.of(context, pairs), ("real",))
 
 
-def _plans(
+def _chosen(
     context: Sweeping, slots: Places, few: Sequence[str], components: Sequence[str]
-) -> list[tuple[tuple[Site, ...], Places]]:
-    """Which sites are patched where: the residual at all places, the other parts at `few`."""
-    plans: list[tuple[tuple[Site, ...], Places]] = []
+) -> dict[Site, tuple[str, ...]]:
+    """At which places each site is patched: the residual at all, the other parts at `few`."""
+    chosen: dict[Site, tuple[str, ...]] = {}
     if "resid_post" in components:
-        plans.append((all_sites(context.model, ("embed", "resid_post")), slots))
+        sites = all_sites(context.model, ("embed", "resid_post"))
+        chosen.update(dict.fromkeys(sites, tuple(slots[0])))
     parts = [part for part in components if part != "resid_post"]
-    if parts:
-        chosen: Places = [{name: found[name] for name in few} for found in slots]
-        plans.append((all_sites(context.model, parts), chosen))
-    return plans
-
-
-def _sweep_plans(
-    context: Sweeping,
-    pairs: Sequence[PreparedPair],
-    plans: Sequence[tuple[tuple[Site, ...], Places]],
-    donors: Sequence[str],
-) -> list[pa.Table]:
-    return [
-        _sweep(context, pairs, sites, places, clean_is_donor, donor, "activation")
-        for clean_is_donor in (True, False)
-        for donor in donors
-        for sites, places in plans
-    ]
+    chosen.update(dict.fromkeys(all_sites(context.model, parts), tuple(few)))
+    return chosen
 
 
 def sweep_prefix(context: Sweeping, pairs: Sequence[PreparedPair], window: int) -> list[pa.Table]:
     """Both directions of prefix pairs; donors with another running count, with the same one, and
     random directions of the same length."""
     slots = [prefix_slots(pair, window) for pair in pairs]
-    sites = all_sites(context.model, ("embed", "resid_post"))
-    tables = []
-    for clean_is_donor in (True, False):
-        for donor, states in (
-            ("real", "activation"),
-            ("control", "activation"),
-            ("random", "random_norm_matched"),
-        ):
-            tables.append(_sweep(context, pairs, sites, slots, clean_is_donor, donor, states))
-    return tables
+    chosen = _chosen(context, slots, (), ("resid_post",))
+    measures = Measures.of(context, pairs)
+    return _sweep_both(context, pairs, slots, chosen, measures, ("real", "control", "random"))
 
 
-def _metric(context: Sweeping, pairs: Sequence[PreparedPair], *, clean_is_donor: bool) -> Any:
+def _metric(context: Sweeping, pairs: Sequence[PreparedPair], *, clean_is_donor: bool) -> Metric:
     ids = context.answers.token_ids
     # The sign never turns with the direction: a large value is always the clean list's answer.
     contrast = answer_contrast_metric(
@@ -238,16 +236,34 @@ def _metric(context: Sweeping, pairs: Sequence[PreparedPair], *, clean_is_donor:
     return combine_metrics(contrast, kl_metric(logits.log_softmax(dim=-1)))
 
 
+def _sweep_both(
+    context: Sweeping,
+    pairs: Sequence[PreparedPair],
+    slots: Places,
+    chosen: Mapping[Site, Sequence[str]],
+    measures: Measures,
+    donors: Sequence[str],
+) -> list[pa.Table]:
+    """Both directions with each kind of donor; nothing where no site is chosen."""
+    return [
+        _sweep(context, pairs, slots, chosen, measures, direction, donor)
+        for direction in ("denoise", "noise")
+        for donor in donors
+        if chosen
+    ]
+
+
 def _sweep(
     context: Sweeping,
     pairs: Sequence[PreparedPair],
-    sites: Sequence[Site],
-    slots: Sequence[dict[str, list[int] | None]],
-    clean_is_donor: bool,
+    slots: Places,
+    chosen: Mapping[Site, Sequence[str]],
+    measures: Measures,
+    direction: str,
     donor: str,
-    states: str,
 ) -> pa.Table:
     """One sweep as rows of `pair_effects`."""
+    clean_is_donor = direction == "denoise"
     bases = [pair.corrupted if clean_is_donor else pair.clean for pair in pairs]
     donors = [pair.clean if clean_is_donor else pair.corrupted for pair in pairs]
     if donor == "control":
@@ -259,20 +275,20 @@ def _sweep(
         context.model,
         [base.ids for base in bases],
         [found.ids for found in donors],
-        sites,
+        list(chosen),
         [list(found.values()) for found in slots],
-        _metric(context, pairs, clean_is_donor=clean_is_donor),
+        measures.denoise if clean_is_donor else measures.noise,
         batch_tokens=context.tokens_per_batch,
-        donor=states,
+        donor="random_norm_matched" if donor == "random" else "activation",
         seed=context.seed,
+        asked=np.array([[name in names for name in slots[0]] for names in chosen.values()]),
         audit=AUDITED_SHARE,
     )
     if result.audit is not None:
         context.audits.append(result.audit)
-    direction = "denoise" if clean_is_donor else "noise"
     logger.info(
-        "%s %s pairs, %s, %s donor: %d sites x %d places, %d patched rows",
-        len(pairs), pairs[0].row["kind"], direction, donor, len(sites), len(slots[0]),
+        "%s %s pairs, %s, %s donor: %d sites, %d places of them, %d patched rows",
+        len(pairs), pairs[0].row["kind"], direction, donor, len(chosen), int(result.asked.sum()),
         result.n_rows_run,
     )  # fmt: skip
     return _effect_table(result, pairs, list(slots[0]), direction, donor)
@@ -285,12 +301,13 @@ def _effect_table(
     direction: str,
     donor: str,
 ) -> pa.Table:
-    """Long rows [pair × site × slot], places that a pair does not have left out."""
+    """Long rows [pair × site × slot]; places that a pair does not have, or that are not patched at
+    a site, left out."""
     n_pairs, n_sites, n_slots = result.ran.shape
     pair, site, slot = (
         index.ravel() for index in np.indices((n_pairs, n_sites, n_slots)).astype(np.int32)
     )
-    kept = ~np.broadcast_to(result.empty[:, None, :], (n_pairs, n_sites, n_slots)).ravel()
+    kept = (~result.empty[:, None, :] & result.asked).ravel()
     pair, site, slot = pair[kept], site[kept], slot[kept]
     sign = 1 if direction == "denoise" else -1
 
