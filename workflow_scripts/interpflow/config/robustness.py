@@ -168,10 +168,12 @@ class RobustnessScoring(Settings):
 
     reward_models: Names = Field(
         default=["reference"],
-        description="sequence classifiers with one output: reference (built in), hub names such "
-        "as OpenAssistant/reward-model-deberta-v3-large-v2, or directories",
+        description="sequence classifiers with one output: reference (built in), hub names with "
+        "their commit such as OpenAssistant/reward-model-deberta-v3-large-v2@…, or directories",
     )
-    reward_max_tokens: int = Field(default=512, ge=16, le=8192)
+    reward_max_tokens: int = Field(
+        default=512, ge=16, le=8192, description="a longer question loses its beginning"
+    )
     embedding: str | None = Field(
         default="minilm", description="sentence embedding that compares answers; null: none"
     )

@@ -25,8 +25,11 @@ class ExecutionSettings(Settings):
 class ReferenceTraining(Settings):
     """What `snakemake reference_models` retrains."""
 
-    names: list[Literal["count_parallel", "count_running", "word_problems"]] = Field(
-        default=["count_parallel", "count_running", "word_problems"], min_length=1
+    names: list[Literal["count_parallel", "count_running", "word_problems", "reward_model"]] = (
+        Field(
+            default=["count_parallel", "count_running", "word_problems", "reward_model"],
+            min_length=1,
+        )
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
         default=[0], min_length=1, description="one training per seed"
