@@ -10,7 +10,7 @@ from interpflow.workflow.plan import (
     item_files,
     lexicon_files,
     model_files,
-    report_template,
+    report_templates,
     reward_files,
     round_files,
     templates_file,

@@ -214,7 +214,6 @@ rule robustness_summary:
         estimates=robustness_files("benchmark.parquet"),
         rewards=robustness_files("rewards.json"),
         internals=robustness_files("internals.parquet"),
-        maps=robustness_files("internals_map.parquet"),
         gates=robustness_files("gates.json"),
         effects=robustness_files("effects.json"),
     output:

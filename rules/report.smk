@@ -41,10 +41,8 @@ rule counting_figures:
 
 rule robustness_figures:
     input:
-        examples="results/robustness/examples.parquet",
         answers="results/robustness/{model}/answers.parquet",
         benchmark="results/robustness/{model}/benchmark.parquet",
-        document="results/robustness/{model}/benchmark.json",
         map="results/robustness/{model}/internals_map.parquet",
         mediation="results/robustness/{model}/mediation.parquet",
         tokens="results/robustness/{model}/token_effects.parquet",
@@ -86,7 +84,7 @@ rule report_page:
         robustness_figures=robustness_files(
             *[f"figures/{figure}.svg" for figure in ROBUSTNESS_FIGURES]
         ),
-        template=report_template(),
+        templates=report_templates(),
     output:
         page="results/report/index.html",
     log:

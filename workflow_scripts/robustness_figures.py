@@ -9,4 +9,4 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake, __file__) as this:
-    draw_figures(this.spec["model"], this.spec["primary"], this.inputs, this.outputs)
+    draw_figures(this.spec["model"], this.inputs, this.outputs)

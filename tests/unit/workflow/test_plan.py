@@ -11,7 +11,7 @@ from interpflow.config.load import parse_config
 from interpflow.paths import PROJECT_DIR
 from interpflow.workflow.clean import clean_temporary
 from interpflow.workflow.estimate import estimate_costs
-from interpflow.workflow.plan import Plan, lexicon_files, report_template, templates_file
+from interpflow.workflow.plan import Plan, lexicon_files, report_templates, templates_file
 
 MODELS = {"one": {"local": "somewhere"}, "two": {"hub": "a/b", "revision": "c0ffee"}}
 
@@ -80,7 +80,7 @@ def test_files_of_the_project_are_named_from_the_run(
 ) -> None:
     monkeypatch.chdir(PROJECT_DIR if inside else tmp_path)
     config = plan().config
-    for path in (*lexicon_files(config), templates_file(config), report_template()):
+    for path in (*lexicon_files(config), templates_file(config), report_templates()):
         assert path.startswith("/") != inside
 
 

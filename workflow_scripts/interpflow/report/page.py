@@ -7,23 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
-from markupsafe import Markup
 
 import interpflow
+from interpflow.report.drawn_figures import shown_figures
+from interpflow.report.robustness_section import robustness_section
 from interpflow.tables.atomic import atomic_path
 from interpflow.tables.documents import read_document
 from interpflow.tables.provenance import Provenance
 
-FIGURE_CAPTIONS = {
-    "accuracy": "Share of prompts whose highest-scoring count is right.",
-    "confusion": "What the model answers to each truth.",
-    "responses": "How often each count is true and how often it is answered.",
-    "position_map": "Effect of patching the residual stream at one place, averaged over minimal "
-    "pairs: one word swapped between member and non-member.",
-    "layer_importance": "The same effect by layer at the places that the answer is read from.",
-    "running_count": "Whether patching the states after word k with those of a list of another "
-    "running count moves the answer by the difference; and whether a probe reads the count.",
-}
 METHODS = {
     "wilson": "Wilson",
     "wilson_on_clusters": "Wilson, words as clusters",
@@ -54,6 +45,13 @@ def write_report(
     if models:
         summary = read_document(inputs["summary"], "counting_summary")
         counting = counting_section(summary, models, list(inputs["figures"]))
+    robustness = None
+    if spec["robustness_models"]:
+        robustness = robustness_section(
+            read_document(inputs["robustness"], "robustness_summary"),
+            list(spec["robustness_models"]),
+            list(inputs["robustness_figures"]),
+        )
     environment = Environment(
         loader=PackageLoader("interpflow.report"), autoescape=select_autoescape(default=True)
     )
@@ -61,6 +59,7 @@ def write_report(
     page = environment.get_template("report.html.jinja").render(
         version=interpflow.__version__,
         counting=counting,
+        robustness=robustness,
         provenance=(provenance or Provenance()).to_dict(),
     )
     with atomic_path(path) as temporary:
@@ -105,15 +104,7 @@ def _model(name: str, found: Mapping[str, Any], figures: list[str]) -> dict[str,
             if row["analysis"].startswith("mediation (minimal") and row["factor"] == "all"
         ],
         "layers": _layer_table(found["mediation"]),
-        "figures": [
-            {
-                "name": Path(path).stem.replace("_", " "),
-                "caption": FIGURE_CAPTIONS[Path(path).stem],
-                # Our own renderer wrote it; text of models and data is escaped in it.
-                "svg": Markup(Path(path).read_text(encoding="utf-8")),
-            }
-            for path in figures
-        ],
+        "figures": shown_figures(figures),
     }
 
 

@@ -114,8 +114,10 @@ def reward_files(config: Config) -> list[str]:
     return _weights_and_settings(_from_here(RESOURCES_DIR / "reference" / "reward_model"))
 
 
-def report_template() -> str:
-    return str(_from_here(PACKAGE_DIR / "report" / "templates" / "report.html.jinja"))
+def report_templates() -> list[str]:
+    """The files that the report page is made from."""
+    directory = PACKAGE_DIR / "report" / "templates"
+    return [str(_from_here(path)) for path in sorted(directory.glob("*.jinja"))]
 
 
 def _from_here(path: Path) -> Path:

@@ -195,7 +195,7 @@ def _model_stages(config: Config, study: RobustnessSettings, name: str) -> list[
             rule="robustness_figures",
             script="robustness_figures.py",
             outputs=tuple(f"{here}/figures/{figure}.svg" for figure in ROBUSTNESS_FIGURES),
-            spec={"model": name, "primary": study.analysis.primary},
+            spec={"model": name},
             packages=FIGURE_PACKAGES,
         ),
     ]  # fmt: skip
