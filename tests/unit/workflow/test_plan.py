@@ -80,7 +80,7 @@ def test_files_of_the_project_are_named_from_the_run(
 ) -> None:
     monkeypatch.chdir(PROJECT_DIR if inside else tmp_path)
     config = plan().config
-    for path in (*lexicon_files(config), templates_file(config), report_templates()):
+    for path in (*lexicon_files(config), templates_file(config), *report_templates()):
         assert path.startswith("/") != inside
 
 
