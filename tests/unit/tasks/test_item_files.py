@@ -221,7 +221,7 @@ def test_data_sets_on_disk_are_loaded(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     import datasets
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     rows = [{"sentence1": f"Where is town {i}?", "sentence2": f"In what place is town {i}?",
              "label": i % 2} for i in range(6)]  # fmt: skip
     whole = datasets.Dataset.from_list(rows)
