@@ -138,12 +138,14 @@ def chosen_rows(
     name: str, one: ContrastMap, settings: RobustnessAnalysis, seed: int, n_chosen: int
 ) -> Iterator[dict[str, Any]]:
     """Rows of the table `estimates`: the places of the largest |t| on the exploration splits, as
-    measured on confirm, Holm over them."""
+    measured on confirm, Holm over them. The embedding, which only says what was edited, is not
+    chosen."""
     explored = _tested(name, one, PARTS["explore"], settings, seed)
     confirm = one.of(PARTS["confirm"])
     if explored is None or len(confirm) < MIN_FAMILIES:
         return
-    order = [int(i) for i in np.argsort(-explored.t, kind="stable")[:n_chosen] if explored.t[i] > 0]
+    ranked = np.argsort(-explored.t, kind="stable").tolist()
+    order = [i for i in ranked if explored.t[i] > 0 and one.cells[i].layer >= 0][:n_chosen]
     found = [
         sign_flip(
             confirm[:, i], quantity=one.quantity, n_resamples=settings.n_permutations,
