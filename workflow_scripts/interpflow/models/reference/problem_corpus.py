@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 
 from transformers import PreTrainedTokenizerFast
 
@@ -62,6 +63,8 @@ class ProblemMaterial:
     def _task_row(self, rng: random.Random, n_steps: int) -> Row:
         problem = self.draw(rng, n_steps, from_held_out=False)
         question = problem.question
+        if rng.random() < self.recipe.corpus.unknown_word_share:
+            question = _with_unknown_words(question, rng)
         if rng.random() < self.recipe.corpus.typo_share:
             n_typos = rng.randint(1, MAX_TRAINED_TYPOS)
             question = add_typos(question, n_typos, rng.getrandbits(32)).text
@@ -81,6 +84,16 @@ class ProblemMaterial:
 
     def pairs(self, rng: random.Random) -> PairBatch | None:
         return None
+
+
+def _with_unknown_words(question: str, rng: random.Random) -> str:
+    """Made-up names for the person, the things, or both."""
+    parts = load_parts()
+    known = [word for word in (*parts.names, *parts.items) if word in question]
+    for word in rng.sample(known, rng.randint(1, len(known))):
+        made = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(3, 9)))
+        question = question.replace(word, made.capitalize() if word[0].isupper() else made)
+    return question
 
 
 def _draw_equation(rng: random.Random) -> Step:
