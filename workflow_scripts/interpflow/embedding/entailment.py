@@ -14,6 +14,7 @@ from interpflow.embedding.equal_lengths import each_batch, plan
 from interpflow.embedding.model_files import model_directory
 from interpflow.embedding.sentences import check_device
 from interpflow.errors import UserError
+from interpflow.models.memory import check_fits_memory
 
 ENTAILMENT = "entailment"
 
@@ -35,8 +36,8 @@ def entailment_probabilities(
     Equal pairs are asked once.
 
     Raises UserError for a model that is no sequence classifier, that has no label or several
-    called "entailment", whose files lack weights, and everything `model_files.model_directory`
-    raises.
+    called "entailment", whose files lack weights, that does not fit in memory, and everything
+    `model_files.model_directory` raises.
     """
     if not pairs:
         return np.zeros(0)
@@ -108,6 +109,7 @@ def _load(model: str, device: str) -> tuple[Any, Any]:
     where = f"nli {model}"
     directory = model_directory(model, where)
     check_device(device, where)
+    check_fits_memory(directory, model, "float32", device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         classifier, loading = AutoModelForSequenceClassification.from_pretrained(

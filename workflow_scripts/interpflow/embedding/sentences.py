@@ -12,6 +12,7 @@ import numpy as np
 from interpflow.embedding.equal_lengths import each_batch, plan
 from interpflow.embedding.model_files import BUILT_IN, model_directory
 from interpflow.errors import UserError
+from interpflow.models.memory import check_fits_memory
 
 logger = logging.getLogger("embedding")
 
@@ -32,7 +33,7 @@ def embed_texts(
     no value.
 
     Raises UserError for a missing model or package, a directory that is no sentence-transformers
-    model, and everything `model_files.model_directory` raises.
+    model, one that does not fit in memory, and everything `model_files.model_directory` raises.
     """
     import torch
 
@@ -97,6 +98,8 @@ def load_encoder(model: str, device: str = "cpu") -> Any:
     from safetensors import SafetensorError
 
     check_device(device, where)
+    if (directory / "config.json").is_file():  # static embeddings have none, and are small
+        check_fits_memory(directory, model, "float32", device)
     try:
         encoder = SentenceTransformer(
             str(directory), device=device, trust_remote_code=False, local_files_only=True,

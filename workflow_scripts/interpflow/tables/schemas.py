@@ -299,7 +299,7 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "family_id": _TEXT,
         "operator": _TEXT,
         "model": _TEXT,
-        "kind": _TEXT,  # answer or baseline
+        "kind": _TEXT,  # answer (greedy), sampled (drawn), baseline (two drawn, clean prompt)
         "measure": _TEXT,  # cosine, nli_forward, nli_backward
         "value": _REAL,
     },
