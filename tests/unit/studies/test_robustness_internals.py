@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import planted_internals as made
@@ -16,7 +17,7 @@ from interpflow.studies.robustness.aligned_words import aligned_places, untouche
 from interpflow.studies.robustness.attention_shifts import measure_attention
 from interpflow.studies.robustness.internals import run_internals
 from interpflow.studies.robustness.stored_prompts import stored_prompts
-from interpflow.tables.parquet import read_rows, read_table
+from interpflow.tables.parquet import read_rows, read_table, write_table
 
 TABLES = {
     "shifts_path": "robustness_shifts",
@@ -32,8 +33,8 @@ SETTINGS = RobustnessSettings.model_validate(
 
 
 def run(directory: Path, model: Path, planted: made.Planted) -> dict[str, list[dict]]:
-    paths = made.write(directory, planted)
-    outputs = {key: directory / f"{key}.parquet" for key in TABLES}
+    paths: Any = made.write(directory, planted)
+    outputs: Any = {key: directory / f"{key}.parquet" for key in TABLES}
     run_internals("m", ModelSettings(local=str(model)), SETTINGS, 0, **paths, **outputs)
     return {name: read_rows(outputs[key], name) for key, name in TABLES.items()}
 
@@ -207,14 +208,12 @@ def test_variants_without_their_clean_prompt_are_refused(tmp_path) -> None:
 
 def test_rejected_variants_stay_out_of_the_statistics(tmp_path, tiny_model) -> None:
     directory = tmp_path
-    paths = made.write(directory, made.Planted(n_items=12))
+    paths: Any = made.write(directory, made.Planted(n_items=12))
     answers = read_table(paths["answers_path"], "robustness_answers").to_pylist()
     for row in answers:
         row["accepted"] = row["operator"] != "deletion"
-    from interpflow.tables.parquet import write_table
-
     write_table(paths["answers_path"], "robustness_answers", answers)
-    outputs = {key: directory / f"{key}.parquet" for key in TABLES}
+    outputs: Any = {key: directory / f"{key}.parquet" for key in TABLES}
     run_internals("m", ModelSettings(local=str(tiny_model)), SETTINGS, 0, **paths, **outputs)
     shifts = read_rows(outputs["shifts_path"], "robustness_shifts")
     assert any(row["operator"] == "deletion" for row in shifts)

@@ -30,12 +30,11 @@ def shift_estimates(
     store: ActivationStore,
     prompts: StoredPrompts,
     shifts: Shifts,
-    n_edits: int,
     level: float,
 ) -> Iterator[dict[str, Any]]:
     """Mean distance over mean distance to an unrelated prompt (0 no shift, 1 as far as that), and
     the mean KL of the next token by depth; by operator at the usual number of edits."""
-    usual = prompts.at_dose(n_edits)
+    usual = prompts.usual
     for operator in _operators(prompts):
         chosen = usual & (prompts.operators == operator)
         if chosen.sum() < 2:
@@ -64,13 +63,12 @@ def similarity_estimates(
     store: ActivationStore,
     prompts: StoredPrompts,
     places: Sequence[PlacePairs],
-    n_edits: int,
     level: float,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
     """Debiased CKA of clean and perturbed prompts at the answer and over the untouched words, one
     variant of each prompt per operator."""
-    usual = prompts.at_dose(n_edits)
+    usual = prompts.usual
     sites = [s for s in store.sites if store.records[s].component in ("embed", "resid_post")]
     for pairs in places:
         if pairs.place not in (ANSWER, UNEDITED):

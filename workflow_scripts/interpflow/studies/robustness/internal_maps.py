@@ -65,7 +65,7 @@ class ContrastMap:
 
 
 def shift_maps(
-    store: ActivationStore, prompts: StoredPrompts, shifts: Shifts, primary: str, n_edits: int
+    store: ActivationStore, prompts: StoredPrompts, shifts: Shifts, primary: str
 ) -> list[ContrastMap]:
     """Shift by typo − shift by the matched control edit, in units of the mean distance to an
     unrelated prompt, for all typo operators together and for the primary one."""
@@ -73,7 +73,7 @@ def shift_maps(
         Cell(store.records[site].component, store.records[site].layer, -1, place)
         for site, place in shifts.cells
     )
-    usual = prompts.at_dose(n_edits)
+    usual = prompts.usual
     control = usual & (prompts.operators == CONTROL)
     maps = []
     for name, chosen in _groups(prompts, primary):
@@ -90,7 +90,7 @@ def shift_maps(
 
 
 def attention_maps(
-    prompts: StoredPrompts, found: AttentionShifts, primary: str, n_edits: int
+    prompts: StoredPrompts, found: AttentionShifts, primary: str
 ) -> list[ContrastMap]:
     """Log lift contrast of edited and control words, layer × head × query."""
     cells = tuple(
@@ -99,7 +99,7 @@ def attention_maps(
     )  # fmt: skip
     values = np.full((len(prompts), len(cells)), np.nan)
     values[found.variants] = found.contrast.reshape(len(found.variants), -1)
-    usual = prompts.at_dose(n_edits)
+    usual = prompts.usual
     maps = []
     for name, chosen in _groups(prompts, primary):
         families, splits, means = by_family(prompts, values, usual & chosen)

@@ -72,7 +72,7 @@ def run_internals(
         read_rows(examples_path, "robustness_examples"),
         read_rows(answers_path, "robustness_answers"),
     )
-    analysis, n_edits = settings.analysis, settings.perturbations.n_edits
+    analysis = settings.analysis
     places = aligned_places(prompts)
     answer = next(pairs for pairs in places if pairs.place == ANSWER)
     shifts = measure_shifts(store, len(prompts), places)
@@ -83,8 +83,8 @@ def run_internals(
         shifts = with_next_token_shift(shifts, store, model, answer, tokens_per_batch)
     _check_null(null_violations(prompts, shifts))
     attention = measure_attention(store, prompts)
-    states_maps = shift_maps(store, prompts, shifts, analysis.primary, n_edits)
-    heads_maps = attention_maps(prompts, attention, analysis.primary, n_edits)
+    states_maps = shift_maps(store, prompts, shifts, analysis.primary)
+    heads_maps = attention_maps(prompts, attention, analysis.primary)
     maps: list[dict[str, Any]] = []
     estimates: list[dict[str, Any]] = []
     for one, n_chosen in [
@@ -93,11 +93,11 @@ def run_internals(
     ]:
         maps += map_rows(name, one, analysis, seed)
         estimates += chosen_rows(name, one, analysis, seed, n_chosen)
-    estimates += shift_estimates(name, store, prompts, shifts, n_edits, analysis.level)
-    estimates += similarity_estimates(name, store, prompts, places, n_edits, analysis.level, seed)
+    estimates += shift_estimates(name, store, prompts, shifts, analysis.level)
+    estimates += similarity_estimates(name, store, prompts, places, analysis.level, seed)
     estimates += mediation_estimates(name, store, prompts, shifts, analysis, seed)
     probes = run_probes(name, store, prompts, analysis, seed)
-    neurons = neuron_tables(name, store, prompts, places, analysis.primary, n_edits, analysis.level)
+    neurons = neuron_tables(name, store, prompts, places, analysis.primary, analysis.level)
     write_table(shifts_path, "robustness_shifts", shift_table(prompts, shifts, store), provenance)
     write_table(
         attention_path, "robustness_attention", attention_table(prompts, attention), provenance

@@ -25,7 +25,6 @@ def neuron_tables(
     prompts: StoredPrompts,
     places: Sequence[PlacePairs],
     primary: str,
-    n_edits: int,
     level: float,
 ) -> list[pa.Table]:
     """Tables `robustness_neurons`, one per place and operator (all typos together, the primary).
@@ -34,7 +33,7 @@ def neuron_tables(
     by the control edit; false discoveries are controlled over all layers and neurons of a table.
     """
     sites = [site for site in store.sites if store.records[site].component == COMPONENT]
-    usual = prompts.at_dose(n_edits)
+    usual = prompts.usual
     control = usual & (prompts.operators == CONTROL)
     asked = {TYPO: usual & prompts.is_typo, primary: usual & (prompts.operators == primary)}
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,9 +137,18 @@ class StoredPrompts:
                     for row in self.examples]  # fmt: skip
         return np.array([verdict is not False for verdict in verdicts], dtype=bool)
 
-    def at_dose(self, n_edits: int) -> NDArray[np.bool_]:
+    @cached_property
+    def n_edits(self) -> int | None:
+        """The usual number of edits: what most typo variants have, the smaller of equals."""
+        counts = Counter(row["n_edits"] for row in self.examples
+                         if row["family"] == "typo" and row["n_edits"] is not None)  # fmt: skip
+        return min(counts, key=lambda number: (-counts[number], number)) if counts else None
+
+    @cached_property
+    def usual(self) -> NDArray[np.bool_]:
         """Accepted variants with the usual number of edits, or of operators that count none."""
-        usual = [row["rate"] is None and row["n_edits"] in (None, n_edits) for row in self.examples]
+        usual = [row["rate"] is None and row["n_edits"] in (None, self.n_edits)
+                 for row in self.examples]  # fmt: skip
         return np.array(usual, dtype=bool) & self.accepted
 
     def correct(self, example_id: str) -> float:
