@@ -195,7 +195,7 @@ def _progress_line(recipe: RecipeConfig, step: int, tally: _Tally, elapsed: floa
     return f"{recipe.name}: step {step} of {recipe.steps}, {values}, {left:.0f} s left"
 
 
-def weights_digest(model: LlamaForCausalLM) -> str:
+def weights_digest(model: torch.nn.Module) -> str:
     """SHA-256 of all weights in the order of their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
