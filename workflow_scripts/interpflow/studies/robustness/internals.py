@@ -7,6 +7,7 @@ interventions of the mediation stage.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ from interpflow.config.model import ModelSettings
 from interpflow.config.robustness import RobustnessSettings
 from interpflow.engine import load
 from interpflow.models.named import load_named
-from interpflow.studies.robustness.aligned_words import ANSWER, aligned_places
+from interpflow.studies.robustness.aligned_words import (
+    ANSWER,
+    EDITED,
+    PlacePairs,
+    aligned_places,
+)
 from interpflow.studies.robustness.attention_shifts import attention_table, measure_attention
 from interpflow.studies.robustness.depth_lens import with_next_token_shift
 from interpflow.studies.robustness.internal_estimates import (
@@ -33,7 +39,7 @@ from interpflow.studies.robustness.internal_maps import (
 from interpflow.studies.robustness.internal_probes import run_probes
 from interpflow.studies.robustness.neuron_shifts import neuron_tables
 from interpflow.studies.robustness.shifts import measure_shifts, null_violations, shift_table
-from interpflow.studies.robustness.stored_prompts import stored_prompts
+from interpflow.studies.robustness.stored_prompts import StoredPrompts, stored_prompts
 from interpflow.tables.parquet import read_rows, write_table, write_table_parts
 from interpflow.tables.provenance import Provenance
 
@@ -106,7 +112,21 @@ def run_internals(
     write_table(map_path, "effect_map", maps, provenance)
     write_table(estimates_path, "estimates", [*estimates, *probes.estimates], provenance)
     write_table(probes_path, "probes", probes.probes, provenance)
+    _log_counts(prompts, places)
+
+
+def _log_counts(prompts: StoredPrompts, places: Sequence[PlacePairs]) -> None:
+    """How many variants were compared, and how many not at their edited words."""
+    edited = next(pairs for pairs in places if pairs.place == EDITED)
+    asked = sum(bool(row["word_starts"]) for row in prompts.examples)
+    missing = asked - len(set(edited.variants.tolist()))
     logger.info("%d variants of %d prompts compared", len(prompts), len(prompts.clean_rows))
+    if missing:
+        logger.warning(
+            "%d of %d edited variants have no tokens of their edited words, or the clean prompt "
+            "has none, in the store: no shift and no attention there",
+            missing, asked,
+        )  # fmt: skip
 
 
 def _check_null(violations: int) -> None:
