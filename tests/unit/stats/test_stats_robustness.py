@@ -11,8 +11,10 @@ from numpy.testing import assert_allclose
 
 from interpflow.errors import UserError
 from interpflow.stats.clustered_regression import adjusted_mean
+from interpflow.stats.clustered_share import mean_share
 from interpflow.stats.conditional_logit import conditional_logit
 from interpflow.stats.flips import expected_worst, flips, worst_case
+from interpflow.stats.intervals import wilson
 from interpflow.stats.paired_contrasts import cell_means, paired_contrasts
 from interpflow.stats.population_models import gee_slope, random_intercept
 from interpflow.stats.record import (
@@ -121,6 +123,18 @@ def test_flip_rates_by_hand() -> None:
     assert_allclose(found.net.estimate, (-0.5 - 1 + 0 + 0.5 + 0) / 5)
     same = flips(clean[:5], np.repeat(clean[:5, None], 3, axis=1))
     assert (same.to_wrong.estimate, same.to_right.estimate, same.net.estimate) == (0, 0, 0)
+
+
+def test_shares_stay_between_0_and_1() -> None:
+    nearly = np.ones(300)
+    nearly[0] = 0
+    alone = mean_share(nearly)
+    assert_allclose((alone.ci_low, alone.ci_high), wilson(299, 300))
+    paired = mean_share(nearly, clusters=np.arange(300) // 2)
+    assert 0.9 < paired.ci_low < alone.ci_low < paired.ci_high < 1
+    halves = mean_share(np.where(nearly == 0, 0.5, 1))
+    assert halves.ci_low < halves.estimate < halves.ci_high == 1
+    assert mean_share([1.0, np.nan]).n_dropped == 1
 
 
 def test_expected_worst_by_hand() -> None:

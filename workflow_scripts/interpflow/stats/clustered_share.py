@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from interpflow.errors import UserError
-from interpflow.stats.intervals import wilson
+from interpflow.stats.intervals import mean_interval, proportion, wilson
 from interpflow.stats.record import EMPTY_CELL, MIN_CLUSTERS, TOO_FEW_CLUSTERS, Estimate, undefined
+from interpflow.stats.units import complete_units, group_sums
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,38 @@ def clustered_proportion(
         n_dropped=n_dropped,
         flags=(TOO_FEW_CLUSTERS,) if found.n_clusters < MIN_CLUSTERS else (),
     )
+
+
+def mean_share(
+    values: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    quantity: str = "proportion",
+    level: float = 0.95,
+) -> Estimate:
+    """Mean of `values` [n], each a share from 0 to 1, with limits that stay in that range.
+
+    Of 0 and 1 alone: Wilson's interval, on the effective number where there are `clusters` [n].
+    Else the clustered t interval, cut off at 0 and 1. Non-finite values are counted as dropped.
+    """
+    units = complete_units(values, clusters=clusters)
+    data = units.columns[0]
+    if np.isin(data, (0.0, 1.0)).all():
+        if clusters is None:
+            return proportion(
+                int(data.sum()), len(data), quantity=quantity, level=level,
+                n_dropped=units.n_dropped,
+            )  # fmt: skip
+        return clustered_proportion(
+            group_sums(data, units.codes, units.n_groups),
+            np.bincount(units.codes, minlength=units.n_groups),
+            quantity=quantity,
+            level=level,
+            n_dropped=units.n_dropped,
+        )
+    found = mean_interval(
+        values, clusters=clusters, quantity=quantity, level=level, null=math.nan, is_proportion=True
+    )
+    if math.isnan(found.ci_low):
+        return found
+    return replace(found, ci_low=max(0.0, found.ci_low), ci_high=min(1.0, found.ci_high))

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
 from interpflow.errors import UserError
+from interpflow.stats.clustered_share import mean_share
 from interpflow.stats.intervals import mean_interval
 from interpflow.stats.paired_contrasts import mean_over
 from interpflow.stats.record import DEGENERATE_VARIANCE, EMPTY_CELL, Estimate, undefined
@@ -63,13 +64,11 @@ def flips(
     labels = None if clusters is None else np.asarray(clusters)
 
     def share(values: FloatArray, kept: NDArray[np.bool_], quantity: str) -> Estimate:
-        return mean_interval(
+        return mean_share(
             values[kept],
             clusters=None if labels is None else labels[kept],
             quantity=quantity,
             level=level,
-            null=math.nan,
-            is_proportion=True,
         )
 
     everyone = np.isfinite(before)
@@ -115,7 +114,7 @@ def worst_case(
     """Worst case over the columns of `variants` [prompts, k] (1 right, 0 wrong, NaN not given).
 
     Prompts with a wrong `clean` answer are left out. Columns are comparable over prompts (one kind
-    of variant each). Intervals by a bootstrap of clusters (BCa), of `broken` by clustered t.
+    of variant each). Intervals by a bootstrap of clusters (BCa); of `broken` that of a share.
     """
     before, after = _checked(clean, variants)
     kept = (before == 1) & np.isfinite(after).any(axis=1)
@@ -150,13 +149,8 @@ def worst_case(
         # Resampling cannot show how a share of 0 or 1 would vary.
         excess = replace(excess, ci_low=math.nan, ci_high=math.nan).with_flags(DEGENERATE_VARIANCE)
     return WorstCase(
-        broken=mean_interval(
-            hit,
-            clusters=labels,
-            quantity="broken by the worst variant",
-            level=level,
-            null=math.nan,
-            is_proportion=True,
+        broken=mean_share(
+            hit, clusters=labels, quantity="broken by the worst variant", level=level
         ),
         independent=drawn.estimate(1, "worst variant if prompts broke independently", **counts),
         excess=excess,

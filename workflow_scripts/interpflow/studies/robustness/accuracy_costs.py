@@ -169,7 +169,9 @@ def flip_rows(analyst: Analyst, outcomes: Outcomes, clean_samples: FloatArray | 
         for level, data in (("drawn answers to the same prompt", clean_samples),
                             ("variants", variants)):  # fmt: skip
             share = analyst.mean(
-                expected_worst(data, k) + right, quantity="broken by the worst of as many"
+                expected_worst(data, k) + right,
+                quantity="broken by the worst of as many",
+                is_proportion=True,
             )
             rows.append(analyst.row("flips", "worst case", f"{level}, worst of {k}", share))
     return rows

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from interpflow.config.identity import derived_seed
 from interpflow.config.robustness import RobustnessAnalysis
+from interpflow.stats.clustered_share import mean_share
 from interpflow.stats.intervals import mean_interval
 from interpflow.stats.paired_contrasts import paired_contrasts
 from interpflow.stats.record import Estimate
@@ -116,11 +117,9 @@ class Analyst:
         self, values: FloatArray, *, quantity: str = "mean", is_proportion: bool = False
     ) -> Estimate:
         """Mean of [bases] with its clustered interval and no test."""
+        level, clusters = self.settings.level, self.clusters
+        if is_proportion:
+            return mean_share(values, clusters=clusters, quantity=quantity, level=level)
         return mean_interval(
-            values,
-            clusters=self.clusters,
-            quantity=quantity,
-            level=self.settings.level,
-            null=float("nan"),
-            is_proportion=is_proportion,
+            values, clusters=clusters, quantity=quantity, level=level, null=float("nan")
         )
