@@ -18,6 +18,7 @@ from interpflow.errors import UserError
 from interpflow.models.acquire import ModelSource, load_transformer
 from interpflow.models.reference.recipe import ArchitectureConfig
 from interpflow.models.reference.release import RECORD_NAME, REFERENCE_DIR
+from interpflow.models.reference.problem_corpus import with_unknown_words
 from interpflow.models.reference.reward_architecture import (
     MASK,
     build_pair_tokenizer,
@@ -28,7 +29,6 @@ from interpflow.models.reference.reward_corpus import (
     WRONG,
     draw,
     right_answer,
-    with_made_up_names,
     wrong_answer,
 )
 from interpflow.models.reference.reward_evaluate import pair_scores, reward_metrics
@@ -86,7 +86,7 @@ def test_made_up_names_replace_known_ones_and_no_number() -> None:
     rng = random.Random(1)
     for _ in range(50):
         problem = draw(rng, 2, from_held_out=False)
-        changed = with_made_up_names(problem.question, rng)
+        changed = with_unknown_words(problem.question, rng)
         assert changed != problem.question
         assert [w for w in changed.split() if w.isdigit()] == [
             w for w in problem.question.split() if w.isdigit()

@@ -64,7 +64,7 @@ class ProblemMaterial:
         problem = self.draw(rng, n_steps, from_held_out=False)
         question = problem.question
         if rng.random() < self.recipe.corpus.unknown_word_share:
-            question = _with_unknown_words(question, rng)
+            question = with_unknown_words(question, rng)
         if rng.random() < self.recipe.corpus.typo_share:
             n_typos = rng.randint(1, MAX_TRAINED_TYPOS)
             question = add_typos(question, n_typos, rng.getrandbits(32)).text
@@ -86,7 +86,7 @@ class ProblemMaterial:
         return None
 
 
-def _with_unknown_words(question: str, rng: random.Random) -> str:
+def with_unknown_words(question: str, rng: random.Random) -> str:
     """Made-up names for the person, the things, or both."""
     parts = load_parts()
     known = [word for word in (*parts.names, *parts.items) if word in question]

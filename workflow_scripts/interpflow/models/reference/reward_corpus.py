@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,6 @@ from interpflow.tasks.word_problems import (
     chain_of,
     draw_problem,
     held_out,
-    load_parts,
 )
 
 NEAR = (-10, -3, -2, -1, 1, 2, 3, 10)  # how far a slip goes
@@ -36,16 +34,6 @@ def draw(rng: random.Random, n_steps: int, *, from_held_out: bool) -> WordProble
         problem = draw_problem(rng, n_steps)
         if held_out(problem) == from_held_out:
             return problem
-
-
-def with_made_up_names(question: str, rng: random.Random) -> str:
-    """Other names for the person, the things, or both, that no list holds."""
-    parts = load_parts()
-    known = [word for word in (*parts.names, *parts.items) if word in question]
-    for word in rng.sample(known, rng.randint(1, len(known))):
-        made = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(3, 9)))
-        question = question.replace(word, made.capitalize() if word[0].isupper() else made)
-    return question
 
 
 def right_answer(problem: WordProblem) -> str:

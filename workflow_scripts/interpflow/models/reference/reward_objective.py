@@ -19,13 +19,13 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid
 from transformers import ModernBertForSequenceClassification, PreTrainedTokenizerFast
 
+from interpflow.models.reference.problem_corpus import with_unknown_words
 from interpflow.models.reference.reward_architecture import CLS, MASK, SEP
 from interpflow.models.reference.reward_corpus import (
     NEAR,
     WRONG,
     draw,
     right_answer,
-    with_made_up_names,
     wrong_answer,
 )
 from interpflow.models.reference.reward_recipe import RewardRecipe, StepRows
@@ -122,7 +122,7 @@ def draw_rows(
 
 def _asked(recipe: RewardRecipe, problem: WordProblem, rng: random.Random) -> str:
     if rng.random() < recipe.made_up_share:
-        return with_made_up_names(problem.question, rng)
+        return with_unknown_words(problem.question, rng)
     return problem.question
 
 
