@@ -16,9 +16,9 @@ import torch
 from interpflow.config.settings import ReferenceTraining
 from interpflow.errors import UserError
 from interpflow.models.acquire import ModelSource, load_transformer
+from interpflow.models.reference.problem_corpus import with_unknown_words
 from interpflow.models.reference.recipe import ArchitectureConfig
 from interpflow.models.reference.release import RECORD_NAME, REFERENCE_DIR
-from interpflow.models.reference.problem_corpus import with_unknown_words
 from interpflow.models.reference.reward_architecture import (
     MASK,
     build_pair_tokenizer,
