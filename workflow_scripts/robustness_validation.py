@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 with job(snakemake, __file__) as this:
     validate(
-        RobustnessSettings.model_validate({"semantics": this.spec["semantics"]}),
+        RobustnessSettings.model_validate(
+            {
+                "semantics": this.spec["semantics"],
+                "perturbations": {"edit_protected": this.spec["edit_protected"]},
+            }
+        ),
         examples_path=this.inputs["examples"],
         made_path=this.inputs["not_made"],
         meanings_path=this.inputs.get("meanings") or None,

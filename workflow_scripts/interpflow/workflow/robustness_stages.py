@@ -74,6 +74,14 @@ def _data(config: Config, study: RobustnessSettings) -> dict[str, Any]:
     }
 
 
+def _meaning(config: Config, study: RobustnessSettings) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "semantics": study.semantics.model_dump(),
+        "edit_protected": study.perturbations.edit_protected,
+    }
+
+
 def _writing_stages(config: Config, study: RobustnessSettings) -> list[Stage]:
     stages = []
     roles = config.llm.roles
@@ -93,11 +101,7 @@ def _writing_stages(config: Config, study: RobustnessSettings) -> list[Stage]:
                 rule="robustness_meanings",
                 script="robustness_meanings.py",
                 outputs=(f"{HERE}/meanings.parquet",),
-                spec={
-                    "seed": config.seed,
-                    "semantics": study.semantics.model_dump(),
-                    "validator": judges,
-                },
+                spec={**_meaning(config, study), "validator": judges},
                 packages=EMBEDDING_PACKAGES,
             )
         )
@@ -116,7 +120,7 @@ def _data_stages(config: Config, study: RobustnessSettings) -> list[Stage]:
             rule="robustness_validation",
             script="robustness_validation.py",
             outputs=(f"{HERE}/validation.parquet", f"{HERE}/validation.json"),
-            spec={"seed": config.seed, "semantics": study.semantics.model_dump()},
+            spec=_meaning(config, study),
             packages=EMBEDDING_PACKAGES,
         ),
     ]
