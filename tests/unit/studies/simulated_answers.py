@@ -149,10 +149,11 @@ def _add(
             "truncated": False,
         })  # fmt: skip
     if planted.operator != "clean":
-        _row(out, "robustness_semantics", {
-            **what, "model": "m", "kind": "answer", "measure": "cosine",
-            "value": 1.0 if is_right else 0.8,
-        })  # fmt: skip
+        for kind, less in (("answer", 0.0), ("sampled", 0.1)):
+            _row(out, "robustness_semantics", {
+                **what, "model": "m", "kind": kind, "measure": "cosine",
+                "value": (1.0 if is_right else 0.8) - less,
+            })  # fmt: skip
         _row(out, "robustness_judgements", {
             **what, "model": "m", "judge": "j", "verdict": "same" if is_right else "worse",
         })  # fmt: skip

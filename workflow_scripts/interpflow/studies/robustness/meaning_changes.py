@@ -19,8 +19,9 @@ VERDICTS = {"better": 1.0, "worse": -1.0, "same": 0.0, "order": 0.0}
 
 
 def semantics_rows(analyst: Analyst, outcomes: Outcomes, semantics: Sequence[Row]) -> list[Row]:
-    """Likeness of each variant's answer to the clean one, against two drawn answers to the same
-    prompt where there are such; without them the means alone."""
+    """Likeness of each variant's greedy answer to the clean one. Where answers were drawn, that of
+    a variant's drawn answers to the clean prompt's, against two drawn answers to the same prompt:
+    greedy answers vary less than drawn ones, and would look too alike beside them."""
     rows: list[Row] = []
     for (measure,), found in grouped(semantics, "measure").items():
         analysis = f"semantics {measure}"
@@ -28,6 +29,9 @@ def semantics_rows(analyst: Analyst, outcomes: Outcomes, semantics: Sequence[Row
         values, _ = outcomes.aligned(means_by(answers, "example_id", "value"))
         drawn = [row for row in found if row["kind"] == "baseline"]
         by_base = means_by(drawn, "base_id", "value")
+        sampled = [row for row in found if row["kind"] == "sampled"]
+        drawn_values, _ = outcomes.aligned(means_by(sampled, "example_id", "value"))
+        drawn_means = outcomes.means(drawn_values)
         baseline = np.array([by_base.get(base, np.nan) for base in outcomes.base_ids])
         factors = factors_of(outcomes.conditions)
         means = outcomes.means(values)
@@ -35,10 +39,10 @@ def semantics_rows(analyst: Analyst, outcomes: Outcomes, semantics: Sequence[Row
             by_level = level_means(means, levels)
             for place, level in enumerate(levels):
                 rows.append(analyst.row(analysis, factor, level, analyst.mean(by_level[:, place])))
-            if np.isfinite(baseline).sum() > 1:
+            if sampled and np.isfinite(baseline).sum() > 1:
                 changes = analyst.contrasts(
-                    analysis, factor, by_level - baseline[:, None],
-                    quantity="difference from two answers to the same prompt",
+                    analysis, factor, level_means(drawn_means, levels) - baseline[:, None],
+                    quantity="drawn answers: difference from two answers to the same prompt",
                 )  # fmt: skip
                 rows += [
                     analyst.row(analysis, factor, level, change)
