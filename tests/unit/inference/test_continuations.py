@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from interpflow.config.model import ModelSettings
 from interpflow.errors import UserError
 from interpflow.inference import continuations as module_under_test
+from interpflow.inference import greedy_answers as greedy_module
 from interpflow.inference.continuations import continuation_log_probs
+from interpflow.inference.generation import end_tokens, generate
+from interpflow.inference.greedy_answers import greedy_answers
 from interpflow.inference.scoring import score_answers
+from interpflow.models.named import load_named
 from interpflow.models.tokens import encode
+from interpflow.tasks.word_problems import make_problems
 
 PROMPTS = [
     "Count the words that match the Type: fruit",
@@ -50,7 +56,7 @@ def test_scores_are_those_of_single_steps(tiny: Any, kind: str, bos: bool) -> No
         assert score.total == pytest.approx(sum(expected), abs=1e-3)
         with torch.no_grad():
             best = model(torch.tensor([ids]), use_cache=False).logits[0, -1].float().topk(3)
-        np.testing.assert_allclose(score.top_logits, best.values, atol=2e-4)
+        np.testing.assert_allclose(score.top_logits, best.values.numpy(), atol=2e-4)
         assert score.top_ids.tolist() == best.indices.tolist()
 
 
@@ -62,7 +68,7 @@ def test_one_token_answers_agree_with_scored_answers(tiny: Any) -> None:
         scores = continuation_log_probs(model, tokenizer, PROMPTS, [answer] * len(PROMPTS))
         assert [len(score.token_ids) for score in scores] == [1] * len(PROMPTS)
         np.testing.assert_allclose(
-            [score.total for score in scores], whole.log_prob[:, place], atol=1e-4
+            [score.log_probs.sum() for score in scores], whole.log_prob[:, place], atol=1e-4
         )
 
 
@@ -129,3 +135,38 @@ def test_mistakes_are_one_message(tiny: Any) -> None:
     finally:
         model.eval()
     assert continuation_log_probs(model, tokenizer, [], []) == []
+
+
+def test_what_the_model_says_itself_is_confirmed_and_not_generated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, tokenizer = load_named("reference", ModelSettings(reference="word_problems"))
+    problems = make_problems(12, seed=4)
+    prompts = [problem.prompt for problem in problems]
+    own = generate(model, tokenizer, prompts, max_new_tokens=60)
+    given = [answer.text for answer in own]
+    given[1] = given[1].replace(".", ",")  # another token,
+    given[2] += " The answer is 0."  # one too many,
+    given[3] = given[3][: given[3].rindex(" The")]  # and too few
+    asked: list[str] = []
+
+    def generated(_model: Any, _tokenizer: Any, some: list[str], **settings: Any) -> Any:
+        asked.extend(some)
+        return generate(_model, _tokenizer, some, **settings)
+
+    monkeypatch.setattr(greedy_module, "generate", generated)
+    ends = end_tokens(model, tokenizer)
+    scores = continuation_log_probs(model, tokenizer, prompts, given, ends=ends)
+    assert greedy_answers(model, tokenizer, prompts, scores, max_new_tokens=60) == own
+    assert asked == prompts[1:4]
+    # An answer that is cut off is not the whole one.
+    asked.clear()
+    size = len(own[0].token_ids)
+    short = greedy_answers(model, tokenizer, prompts, scores, max_new_tokens=size)
+    assert short == generate(model, tokenizer, prompts, max_new_tokens=size)
+    assert short[0].finish_reason == "length"
+    # Without end tokens nothing is known to end.
+    asked.clear()
+    scores = continuation_log_probs(model, tokenizer, prompts, given)
+    assert greedy_answers(model, tokenizer, prompts, scores, max_new_tokens=60) == own
+    assert asked == prompts

@@ -134,7 +134,7 @@ class RobustnessActivations(Settings):
     """What is kept of the model's states."""
 
     components: list[Literal["resid_post", "attn_out", "mlp_out", "head_out", "mlp_act"]] = Field(
-        default=["resid_post", "mlp_act"], min_length=1
+        default=["resid_post", "mlp_act"], min_length=1, description="states that are kept"
     )
     layers: list[Annotated[int, Field(ge=0)]] | None = Field(
         default=None, description="layers that are kept; null: all"
@@ -145,10 +145,15 @@ class RobustnessActivations(Settings):
         "last token; all: every token",
     )
     patterns: bool = Field(
-        default=True, description="attention from the answer's start and from each number"
+        default=True,
+        description="attention from the answer's start and from each number; none with "
+        "positions answer",
     )
     max_items: int | None = Field(
         default=100, ge=8, le=MAX_ITEMS, description="prompts whose states are kept; null: all"
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
+        default=None, description="number type of kept states; null: the model's own"
     )
 
 

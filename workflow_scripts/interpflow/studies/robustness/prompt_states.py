@@ -38,11 +38,11 @@ def write_states(
 ) -> int:
     """Write the store of activations and return the number of kept tokens.
 
-    Sites: the components in the layers that are asked for, in the model's own type; with
-    resid_post also "embed", what enters the first block. "pattern_answer.L3" and
-    "pattern_number0.L3" [token, head]: attention that the prompt's last token and the last token
-    of its first, second, ... number pay to the token. What a model does not have is left out and
-    said. The index has the columns role and word of `token_roles`.
+    Sites: the components in the layers that are asked for; with resid_post also "embed", what
+    enters the first block. "pattern_answer.L3" and "pattern_number0.L3" [token, head]: attention
+    that the prompt's last token and the last token of its first, second, ... number pay to the
+    token. What a model does not have is left out and said. The index has the columns role and word
+    of `token_roles`.
     """
     available = set(engine.available_components)
     components = [name for name in settings.components if name in available]
@@ -63,6 +63,7 @@ def write_states(
         sites=components,
         layers=settings.layers,
         positions=settings.positions if settings.positions != "roles" else kept,
+        dtype=settings.dtype,
         query_patterns=query_positions(prompts) if patterns else None,
         columns=role_columns(prompts, kept),
         column_types={"word": pa.int32()},
