@@ -95,6 +95,14 @@ DUMP = Section(
         Run("dump-gpt2", "activation_dump", "gpt2", "GPT-2 shape"),
         Run("dump-llama", "activation_dump", "llama", "Llama shape"),
         Run("dump-tiny", "activation_dump", "tiny", "tiny shape", {"n_prompts": 384}),
+        Run(
+            "dump-queries-tiny",
+            "activation_dump",
+            "tiny",
+            "tiny shape, attention of 4 further queries, and what each token is for",
+            {"n_prompts": 384, "queries": 4},
+            ("interpflow", "plain forward"),
+        ),
     ),
 )
 SCORING = Section(
@@ -161,7 +169,23 @@ MEMORY = Section(
     ),
     "prompts",
 )
-SECTIONS = (RESIDUAL, HEADS, DUMP, SCORING, PAIRS, LAYERS, MEMORY)
+MEMORY_WITH_QUERIES = Section(
+    "Memory of a dump with queries",
+    "The same with the attention of 4 further queries, and what each token is for.",
+    tuple(
+        Run(
+            f"dump-queries-memory-{n}",
+            "activation_dump",
+            "minute",
+            f"{n:,}",
+            {"n_prompts": n, "length": 16, "batch": 256, "queries": 4},
+            OURS,
+        )
+        for n in (1_000, 10_000, 100_000)
+    ),
+    "prompts",
+)
+SECTIONS = (RESIDUAL, HEADS, DUMP, SCORING, PAIRS, LAYERS, MEMORY, MEMORY_WITH_QUERIES)
 # 27 GB of float32 weights in each of these processes at once.
 ON_7B = ("interpflow", "plain hooks", "nnsight", "linears")
 # The same works where a GPU can be had: `run --gpu`, in both types.

@@ -69,13 +69,18 @@ class SweepWork:
 
 @dataclass(frozen=True)
 class DumpWork:
-    """Write all hidden states (fp16), top-20 logits and the final query's attention to disk."""
+    """Write all hidden states (fp16), top-20 logits and the final query's attention to disk.
+
+    queries: attention of so many further queries, spread over the prompt, and of every token what
+    it is for (role, word, characters).
+    """
 
     shape: Shape
     n_prompts: int = 96
     length: int = 64
     batch: int = 16
     top: int = 20
+    queries: int = 0
 
     def prompts(self) -> list[list[int]]:
         """Token ids, all of one length."""
