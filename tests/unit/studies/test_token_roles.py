@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from interpflow.studies.robustness.prompt_states import MAX_NUMBER_QUERIES, query_positions
 from interpflow.studies.robustness.token_roles import (
     PromptTokens,
+    compared_words,
     kept_positions,
     prompt_tokens,
     role_columns,
@@ -112,11 +113,21 @@ def test_a_deleted_word_has_no_token_and_characters_may_be_any() -> None:
     assert len(tokens.ids) == len(tokens.roles) == len(tokens.char_starts)
 
 
+def test_words_that_variants_edit_are_kept_of_the_clean_prompt() -> None:
+    clean = {"base_id": "b", "operator": "clean", "clean_word_starts": [], "clean_word_ends": [],
+             "clean_control_starts": [], "clean_control_ends": []}  # fmt: skip
+    one = clean | {"operator": "keyboard", "clean_word_starts": [10], "clean_word_ends": [13]}
+    two = clean | {"operator": "case", "clean_control_starts": [20], "clean_control_ends": [24]}
+    assert compared_words([clean, one, two]) == [[(10, 13), (20, 24)], [], []]
+
+
 def test_kept_positions_and_columns() -> None:
     tokens = prompt_tokens(tokenizer(True), [ROW, example("Question: Ann\nAnswer:")], "never")
-    assert kept_positions(tokens, "answer") == [[len(each.ids) - 1] for each in tokens]
-    assert kept_positions(tokens, "all")[1] == list(range(len(tokens[1].ids)))
-    roles = kept_positions(tokens, "roles")
+    assert kept_positions(tokens, "answer", [[], []]) == [[len(each.ids) - 1] for each in tokens]
+    assert kept_positions(tokens, "all", [[], []])[1] == list(range(len(tokens[1].ids)))
+    roles = kept_positions(tokens, "roles", [[], [(10, 13)]])
+    (ann,) = [at for at, start in enumerate(tokens[1].char_starts) if start == 10]
+    assert roles[1] == [0, ann, len(tokens[1].ids) - 1]
     assert roles[0][0] == 0
     assert roles[0][-1] == len(tokens[0].ids) - 1
     columns = role_columns(tokens, roles)

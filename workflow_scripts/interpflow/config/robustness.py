@@ -19,7 +19,7 @@ class DatasetSource(Settings):
 
     name: str = Field(min_length=1, description="its name on the hub, or a directory")
     config: str | None = Field(default=None, description="configuration of the data set")
-    split: str = Field(default="test", min_length=1)
+    split: str = Field(default="test", min_length=1, description="part of the data set")
     revision: str | None = Field(
         default=None, description="commit; required with a name on the hub"
     )
@@ -28,7 +28,7 @@ class DatasetSource(Settings):
 class RobustnessColumns(Settings):
     """Which column or key of a file or data set holds what."""
 
-    question: str = Field(default="question", min_length=1)
+    question: str = Field(default="question", min_length=1, description="what is asked")
     answer: str | None = Field(default=None, description="the gold answer; null: there is none")
     paraphrase: str | None = Field(
         default=None, description="the same question in other words; null: there is none"
@@ -51,7 +51,7 @@ class RobustnessData(Settings):
     dataset: DatasetSource | None = Field(default=None, description="with source dataset")
     columns: RobustnessColumns = RobustnessColumns()
     n_items: int | None = Field(
-        default=300, ge=8, le=MAX_ITEMS, description="prompts; null: all of a file"
+        default=200, ge=8, le=MAX_ITEMS, description="prompts; null: all of a file"
     )
     steps: list[Literal[1, 2]] = Field(
         default=[1, 2], min_length=1, description="steps of built-in word problems"
@@ -150,10 +150,10 @@ class RobustnessActivations(Settings):
         "positions answer",
     )
     max_items: int | None = Field(
-        default=100, ge=8, le=MAX_ITEMS, description="prompts whose states are kept; null: all"
+        default=60, ge=8, le=MAX_ITEMS, description="prompts whose states are kept; null: all"
     )
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
-        default=None, description="number type of kept states; null: the model's own"
+        default="float16", description="number type of kept states; null: the model's own"
     )
 
 
@@ -202,7 +202,9 @@ class RobustnessAnalysis(Settings):
     equivalence: float = Field(
         default=0.03, gt=0, lt=1, description="loss within which an operator counts as harmless"
     )
-    n_permutations: int = Field(default=9999, ge=99, le=MAX_ITEMS)
+    n_permutations: int = Field(
+        default=9999, ge=99, le=MAX_ITEMS, description="sign flips of each test"
+    )
     n_resamples: int = Field(default=1999, ge=99, le=MAX_ITEMS, description="of bootstraps")
     level: float = Field(default=0.95, gt=0, lt=1, description="level of intervals")
 
@@ -212,7 +214,9 @@ class RobustnessMediation(Settings):
 
     n_pairs: int = Field(default=120, ge=8, le=MAX_ITEMS, description="damaged prompts patched")
     components: list[Literal["resid_post", "attn_out", "mlp_out"]] = Field(
-        default=["resid_post", "attn_out", "mlp_out"], min_length=1
+        default=["resid_post", "attn_out", "mlp_out"],
+        min_length=1,
+        description="parts of each layer that are patched",
     )
     heads: bool = Field(default=True, description="patch each head's output")
     patterns: bool = Field(

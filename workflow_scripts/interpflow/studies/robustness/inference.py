@@ -98,8 +98,8 @@ def run_inference(
                   tokenizer=tokenizer)  # fmt: skip
     policy: TemplatePolicy = model_settings.chat_template
     write_states(
-        activations_path, engine, prompt_tokens(tokenizer, kept, policy),
-        [row["example_id"] for row in kept], settings.inference.activations,
+        activations_path, engine, prompt_tokens(tokenizer, kept, policy), kept,
+        settings.inference.activations,
         model_revision=weights_revision(model_source(name, model_settings)),
         tokenizer_digest=tokenizer_sha256(tokenizer), tokens_per_batch=tokens_per_batch,
         provenance=provenance,

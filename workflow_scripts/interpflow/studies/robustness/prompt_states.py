@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,6 +14,7 @@ from interpflow.engine import Model
 from interpflow.inference.activation_dump import TOKEN_BUDGET, dump_activations
 from interpflow.studies.robustness.token_roles import (
     PromptTokens,
+    compared_words,
     kept_positions,
     role_columns,
 )
@@ -28,7 +30,7 @@ def write_states(
     path: Path | str,
     engine: Model,
     prompts: Sequence[PromptTokens],
-    example_ids: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
     settings: RobustnessActivations,
     *,
     model_revision: str = "",
@@ -36,7 +38,8 @@ def write_states(
     tokens_per_batch: int = TOKEN_BUDGET,
     provenance: Provenance | None = None,
 ) -> int:
-    """Write the store of activations and return the number of kept tokens.
+    """Write the store of activations and return the number of kept tokens. rows: the examples that
+    the prompts are of, rows of the table `robustness_examples`.
 
     Sites: the components in the layers that are asked for; with resid_post also "embed", what
     enters the first block. "pattern_answer.L3" and "pattern_number0.L3" [token, head]: attention
@@ -54,12 +57,12 @@ def write_states(
         logger.warning("not kept, for this model or these positions: %s", ", ".join(absent))
     if "resid_post" in components:
         components.insert(0, "embed")
-    kept = kept_positions(prompts, settings.positions)
+    kept = kept_positions(prompts, settings.positions, compared_words(rows))
     n_tokens = dump_activations(
         engine,
         [prompt.ids for prompt in prompts],
         path,
-        example_ids=example_ids,
+        example_ids=[row["example_id"] for row in rows],
         sites=components,
         layers=settings.layers,
         positions=settings.positions if settings.positions != "roles" else kept,

@@ -130,19 +130,38 @@ def _spans(row: Mapping[str, Any], kind: str) -> list[tuple[int, int]]:
     return list(zip(row[f"{kind}_starts"] or (), row[f"{kind}_ends"] or ()))
 
 
+def compared_words(rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[int, int]]]:
+    """Characters of each clean prompt's words that some variant of it edits or takes as control;
+    none of a variant, whose own words have these roles."""
+    found: dict[str, set[tuple[int, int]]] = {}
+    for row in rows:
+        for kind in ("clean_word", "clean_control"):
+            found.setdefault(row["base_id"], set()).update(_spans(row, kind))
+    return [sorted(found[row["base_id"]]) if row["operator"] == "clean" else [] for row in rows]
+
+
 def kept_positions(
-    prompts: Sequence[PromptTokens], positions: Literal["roles", "answer", "all"]
+    prompts: Sequence[PromptTokens],
+    positions: Literal["roles", "answer", "all"],
+    compared: Sequence[Sequence[tuple[int, int]]],
 ) -> list[list[int]]:
     """Token positions whose states are kept. roles: edited and control words, numbers, the
-    answer's start, and the first token, which much attention goes to whatever it is."""
+    answer's start, the first token, which much attention goes to whatever it is, and of each
+    prompt the words at the characters `compared`."""
     if positions == "all":
         return [list(range(len(prompt.ids))) for prompt in prompts]
     if positions == "answer":
         return [[len(prompt.ids) - 1] for prompt in prompts]
     wanted = (EDITED, CONTROL, NUMBER, ANSWER_START)
     return [
-        [at for at, role in enumerate(prompt.roles) if role in wanted or at == 0]
-        for prompt in prompts
+        [
+            at
+            for at, role in enumerate(prompt.roles)
+            if role in wanted
+            or at == 0
+            or any(s < prompt.char_ends[at] and prompt.char_starts[at] < e for s, e in spans)
+        ]
+        for prompt, spans in zip(prompts, compared, strict=True)
     ]
 
 
