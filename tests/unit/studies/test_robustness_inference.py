@@ -205,9 +205,9 @@ def test_patterns_are_of_the_answer_and_the_numbers(results: Any, examples: Any)
     for example_id in store.examples[:10]:
         tokens = [row for row in index if row["example_id"] == example_id]
         paid = store.read("pattern_answer.L2", example_id)
-        np.testing.assert_allclose(paid.sum(axis=0), 1, atol=1e-5)
+        np.testing.assert_allclose(paid.astype(float).sum(axis=0), 1, atol=2e-3)
         paid = store.read("pattern_number1.L2", example_id)
-        np.testing.assert_allclose(paid.sum(axis=0), 1, atol=1e-5)
+        np.testing.assert_allclose(paid.astype(float).sum(axis=0), 1, atol=2e-3)
         last = max(at for at in range(len(tokens)) if paid[at].max() > 0)
         end = examples[example_id]["number_ends"][1]
         assert tokens[last]["char_start"] < end <= tokens[last]["char_end"]
@@ -244,8 +244,12 @@ def test_other_batches_give_the_same_answers(data: Path, results: Any, tmp_path:
     roles = set(store.index.column("role").to_pylist())
     assert {"edited", "number", "answer_start"} <= roles
     kept = store.index.to_pylist()
+    clean = {row["example_id"] for row in answers if row["operator"] == "clean"}
+    # Of clean prompts, the words that variants edit are kept as well.
     assert all(row["role"] in ("edited", "control", "number", "answer_start")
-               or row["token_position"] == 0 for row in kept)  # fmt: skip
+               or row["token_position"] == 0 or row["example_id"] in clean
+               for row in kept)  # fmt: skip
+    assert any(row["role"] == "question" for row in kept if row["example_id"] in clean)
     whole = results[2]
     places = {(r["example_id"], r["token_position"]): i for i, r in enumerate(kept)}
     rows = [i for i, r in enumerate(whole.index.to_pylist())

@@ -126,8 +126,8 @@ def test_kept_positions_and_columns() -> None:
     assert kept_positions(tokens, "answer", [[], []]) == [[len(each.ids) - 1] for each in tokens]
     assert kept_positions(tokens, "all", [[], []])[1] == list(range(len(tokens[1].ids)))
     roles = kept_positions(tokens, "roles", [[], [(10, 13)]])
-    (ann,) = [at for at, start in enumerate(tokens[1].char_starts) if start == 10]
-    assert roles[1] == [0, ann, len(tokens[1].ids) - 1]
+    ann = [at for at, start in enumerate(tokens[1].char_starts) if 10 <= start < 13]
+    assert roles[1] == [0, *ann, len(tokens[1].ids) - 1]
     assert roles[0][0] == 0
     assert roles[0][-1] == len(tokens[0].ids) - 1
     columns = role_columns(tokens, roles)
