@@ -23,6 +23,18 @@ FILE_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 IGNORED = ("onnx/*", "openvino/*")
 
 
+def check_model_files(model: str, where: str) -> Path | None:
+    """Check what can be known of a named model without the network; its directory, None on the hub.
+
+    where: the key that an error is about. Raises UserError as `model_directory` does, but for what
+    only the hub can tell.
+    """
+    directory = _local(model, where)
+    if directory is not None:
+        _check_directory(directory, where)
+    return directory
+
+
 def model_directory(model: str, where: str) -> Path:
     """The directory of a named model, downloaded if it is on the hub and not here yet.
 
@@ -30,7 +42,12 @@ def model_directory(model: str, where: str) -> Path:
     nothing, a hub name without its revision, weights that are missing or only there as pickles, and
     for everything `models.hub.download` raises.
     """
-    directory = _located(model, where)
+    directory = _local(model, where) or _downloaded(model, where)
+    _check_directory(directory, where)
+    return directory
+
+
+def _check_directory(directory: Path, where: str) -> None:
     if not (directory / "config.json").is_file() and not (directory / "modules.json").is_file():
         raise UserError(
             "this is no model's directory: it has neither config.json nor modules.json",
@@ -38,7 +55,6 @@ def model_directory(model: str, where: str) -> Path:
             remedy="give a directory written by save_pretrained",
         )
     _check_weights(directory, where)
-    return directory
 
 
 def embedding_identity(model: str = BUILT_IN) -> str:
@@ -55,7 +71,8 @@ def _ignored() -> set[str]:
     return {pattern.split("/")[0] for pattern in IGNORED}
 
 
-def _located(model: str, where: str) -> Path:
+def _local(model: str, where: str) -> Path | None:
+    """The directory of a model that is here; None for a name on the hub with its revision."""
     if model == BUILT_IN:
         return _built_in(where)
     directory = Path(model).expanduser()
@@ -76,6 +93,11 @@ def _located(model: str, where: str) -> Path:
             remedy=f"write {name}@revision with a commit of the model's repository; there is no "
             "directory of that name",
         )
+    return None
+
+
+def _downloaded(model: str, where: str) -> Path:
+    name, _, revision = model.partition("@")
     return download(
         name, revision, where=f"{where}: {model}", allowed=[*FILE_PATTERNS, "*/*.json",
         "*/*.safetensors"], ignored=IGNORED,

@@ -9,6 +9,15 @@ from typing import Any
 from interpflow.errors import UserError
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Heads of models that do not write text, by the names of their classes.
+OTHER_HEADS = (
+    "ForMaskedLM",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+    "ForNextSentencePrediction",
+)
 # Any one of these groups is a complete tokenizer.
 TOKENIZER_FILES = (
     ("tokenizer.json",),
@@ -70,9 +79,17 @@ def read_config(directory: Path, where: str) -> dict[str, Any]:
 
 
 def _check_config(directory: Path, where: str) -> None:
-    if read_config(directory, where).get("is_encoder_decoder"):
+    config = read_config(directory, where)
+    if config.get("is_encoder_decoder"):
         raise UserError(
             "the model is an encoder-decoder, not a causal decoder",
+            where=where,
+            remedy="choose a decoder-only language model",
+        )
+    named = [str(name) for name in config.get("architectures") or []]
+    if named and all(name.endswith(OTHER_HEADS) for name in named):
+        raise UserError(
+            f"the weights are those of {named[0]}, not of a causal decoder",
             where=where,
             remedy="choose a decoder-only language model",
         )

@@ -20,6 +20,7 @@ from interpflow.paths import RESOURCES_DIR
 BUILT_IN = "reference"
 BUILT_IN_DIRECTORY = "reward_model"
 CLASSIFIER = "ForSequenceClassification"
+REMEDY = "choose a sequence classifier with one output, trained as a reward model"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,17 @@ def reward_source(entry: str, resources_dir: Path = RESOURCES_DIR) -> RewardSour
     return RewardSource(entry, None, name, revision)
 
 
+def check_reward_files(entry: str, resources_dir: Path = RESOURCES_DIR) -> None:
+    """Everything about an entry that can be known without transformers and without the network.
+
+    Raises UserError for everything `reward_source` raises and, of a directory, for files that are
+    missing, damaged or unsafe, and where its config.json tells of other than one output.
+    """
+    source = reward_source(entry, resources_dir)
+    if source.directory is not None:
+        _check_directory(source.directory, f"{source.where}: {source.directory}")
+
+
 def fetch_reward_model(entry: str, resources_dir: Path = RESOURCES_DIR) -> Path:
     """The checked directory of a reward model, downloaded if it is on the hub and not here yet.
 
@@ -81,11 +93,8 @@ def fetch_reward_model(entry: str, resources_dir: Path = RESOURCES_DIR) -> Path:
         ignored=HUB_IGNORED,
     )
     where = f"{source.where}: {directory}"
-    check_exists(directory, where)
-    config = read_config(directory, where)
-    check_weights(directory, where)
-    check_tokenizer(directory, where)
-    _check_classifier(config, where)
+    _check_directory(directory, where)
+    _check_type(read_config(directory, where), where)
     return directory
 
 
@@ -149,31 +158,14 @@ def load_reward_model(
     return model.to(device).eval(), tokenizer
 
 
-def _check_classifier(config: dict[str, Any], where: str) -> None:
-    from transformers import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    )
-
-    model_type = config.get("model_type")
+def _check_directory(directory: Path, where: str) -> None:
+    check_exists(directory, where)
+    config = read_config(directory, where)
+    check_weights(directory, where)
+    check_tokenizer(directory, where)
     named = [str(name) for name in config.get("architectures") or []]
-    remedy = "choose a sequence classifier with one output, trained as a reward model"
-    if model_type not in CONFIG_MAPPING:
-        raise UserError(
-            f"the model type {model_type!r} is unknown to the installed transformers, or runs code "
-            "from its own repository",
-            where=where,
-            remedy=remedy,
-        )
-    if model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES or (
-        named and not any(name.endswith(CLASSIFIER) for name in named)
-    ):
-        what = named[0] if named else f"a model of type {model_type!r}"
-        raise UserError(
-            f"the weights are those of {what}, without a head that gives one score",
-            where=where,
-            remedy=remedy,
-        )
+    if named and not any(name.endswith(CLASSIFIER) for name in named):
+        raise _headless(named[0], where)
     labels = config.get("id2label")
     # Without either key transformers takes two labels.
     n_labels = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
@@ -182,5 +174,32 @@ def _check_classifier(config: dict[str, Any], where: str) -> None:
         raise UserError(
             f"the model has {n_labels} outputs ({names}), a reward model has one",
             where=where,
-            remedy=remedy,
+            remedy=REMEDY,
         )
+
+
+def _check_type(config: dict[str, Any], where: str) -> None:
+    """Whether the installed transformers has a sequence classifier of this type."""
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+
+    model_type = config.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"the model type {model_type!r} is unknown to the installed transformers, or runs code "
+            "from its own repository",
+            where=where,
+            remedy=REMEDY,
+        )
+    if model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise _headless(f"a model of type {model_type!r}", where)
+
+
+def _headless(what: str, where: str) -> UserError:
+    return UserError(
+        f"the weights are those of {what}, without a head that gives one score",
+        where=where,
+        remedy=REMEDY,
+    )

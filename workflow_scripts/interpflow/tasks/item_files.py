@@ -55,14 +55,21 @@ class LoadedItems:
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """A prompt as read: its row, question, gold answer and variants (name, text)."""
+class Entry:
+    """A prompt as read: its row, question, gold answer and variants (name, text). `reason`: why it
+    gives no item, or empty; `base_id` is given once it is known."""
 
     row: int
     question: Any
     answer: Any
     given: tuple[tuple[str, Any], ...] = ()
     reason: str = ""
+    base_id: str = ""
+
+    @property
+    def has_gold(self) -> bool:
+        """Whether there is a gold answer: one that was read, or the value of an expression."""
+        return self.answer is not None or evaluate_expression(self.question) is not None
 
 
 def load_items(
@@ -76,6 +83,28 @@ def load_items(
     has its value as gold answer. Raises UserError naming the row where a key is missing or
     misspelt, a prompt is no text, or `keep` is neither 0 nor 1; and where no prompt is left.
     """
+    items: list[BaseItem] = []
+    rejected: list[RejectedRow] = []
+    for entry in read_entries(rows, columns, source=source, where=where):
+        if entry.reason:
+            rejected.append(RejectedRow(entry.row, entry.reason))
+            continue
+        items.append(_item(entry, source))
+        rejected += [
+            RejectedRow(entry.row, "empty prompt", entry.base_id, name)
+            for name, text in entry.given
+            if not (text or "").strip()
+        ]
+    return LoadedItems(tuple(items), tuple(rejected))
+
+
+def read_entries(
+    rows: Sequence[ItemRow], columns: RobustnessColumns, *, source: str, where: str
+) -> list[Entry]:
+    """What `load_items` makes items of, and what it rejects: all its checks in a tenth of the time.
+
+    Raises UserError as `load_items` does.
+    """
     if not rows:
         raise UserError("there are no rows", where=where)
     if any(columns.question in row for row in rows):
@@ -84,17 +113,15 @@ def load_items(
         entries = _by_sequence(rows, where)
     else:
         entries = _by_name(rows, columns, where)
-    loaded = _items(entries, source, where, has_answers=columns.answer is not None)
-    if not loaded.items:
-        reasons = Counter(rejected.reason for rejected in loaded.rejected if not rejected.variant)
+    checked = _checked(entries, source, where, has_answers=columns.answer is not None)
+    if all(entry.reason for entry in checked):
+        reasons = Counter(entry.reason for entry in checked)
         shown = ", ".join(f"{n} rows: {reason}" for reason, n in reasons.most_common())
         raise UserError(f"no prompt can be used ({shown})", where=where)
-    return loaded
+    return checked
 
 
-def _by_columns(
-    rows: Sequence[ItemRow], columns: RobustnessColumns, where: str
-) -> Iterable[_Entry]:
+def _by_columns(rows: Sequence[ItemRow], columns: RobustnessColumns, where: str) -> Iterable[Entry]:
     wanted = [columns.question, columns.answer, columns.paraphrase, columns.keep]
     for number, row in enumerate(rows, 1):
         for name in wanted:
@@ -104,7 +131,7 @@ def _by_columns(
         if columns.paraphrase is not None:
             given = ((PARAPHRASE, row[columns.paraphrase]),)
         kept = columns.keep is None or _is_kept(row[columns.keep], number, columns.keep, where)
-        yield _Entry(
+        yield Entry(
             number, row[columns.question], row[columns.answer] if columns.answer else None, given,
             reason="" if kept else "no paraphrase by its own mark",
         )  # fmt: skip
@@ -122,7 +149,7 @@ def _is_sequence(rows: Sequence[ItemRow]) -> bool:
     return all(len(row) == 1 for row in rows) and bool(names & {*PROMPT_KEYS}) and len(names) > 1
 
 
-def _by_sequence(rows: Sequence[ItemRow], where: str) -> Iterable[_Entry]:
+def _by_sequence(rows: Sequence[ItemRow], where: str) -> Iterable[Entry]:
     [(first, _)] = rows[0].items()
     if first not in PROMPT_KEYS:
         raise UserError(
@@ -131,19 +158,19 @@ def _by_sequence(rows: Sequence[ItemRow], where: str) -> Iterable[_Entry]:
         )  # fmt: skip
     names = [(number, name) for number, row in enumerate(rows, 1) for name in row]
     _check_slips(names, sum(name == first for _, name in names), where)
-    entry: _Entry | None = None
+    entry: Entry | None = None
     for (number, name), row in zip(names, rows, strict=True):
         if name == first:
             if entry is not None:
                 yield entry
-            entry = _Entry(number, row[name], None)
+            entry = Entry(number, row[name], None)
         elif entry is not None:
             entry = replace(entry, given=(*entry.given, (name, row[name])))
     if entry is not None:
         yield entry
 
 
-def _by_name(rows: Sequence[ItemRow], columns: RobustnessColumns, where: str) -> Iterable[_Entry]:
+def _by_name(rows: Sequence[ItemRow], columns: RobustnessColumns, where: str) -> Iterable[Entry]:
     present = [key for key in PROMPT_KEYS if any(key in row for row in rows)]
     if not present:
         raise _missing_key(1, columns.question, rows[0], where)
@@ -166,7 +193,7 @@ def _by_name(rows: Sequence[ItemRow], columns: RobustnessColumns, where: str) ->
     _check_slips(names, len(rows), where)
     variants = list(dict.fromkeys(name for _, name in names))
     for number, row in enumerate(rows, 1):
-        yield _Entry(
+        yield Entry(
             number, row[prompt], row[columns.answer] if columns.answer else None,
             tuple((name, row.get(name)) for name in variants),
         )  # fmt: skip
@@ -196,9 +223,11 @@ def _missing_key(number: int, name: str, row: ItemRow, where: str) -> UserError:
     )  # fmt: skip
 
 
-def _items(entries: Iterable[_Entry], source: str, where: str, *, has_answers: bool) -> LoadedItems:
-    items: dict[str, BaseItem] = {}
-    rejected: list[RejectedRow] = []
+def _checked(
+    entries: Iterable[Entry], source: str, where: str, *, has_answers: bool
+) -> list[Entry]:
+    seen: set[str] = set()
+    checked = []
     for entry in entries:
         for text in (entry.question, *(variant for _, variant in entry.given)):
             if text is not None and not isinstance(text, str):
@@ -211,30 +240,24 @@ def _items(entries: Iterable[_Entry], source: str, where: str, *, has_answers: b
         reason = entry.reason
         if not question:
             reason = "empty prompt"
-        elif not reason and base_id in items:
+        elif not reason and base_id in seen:
             reason = "repeated prompt"
         elif not reason and has_answers and (entry.answer is None or not str(entry.answer).strip()):
             reason = "no gold answer"
-        if reason:
-            rejected.append(RejectedRow(entry.row, reason))
-            continue
-        items[base_id] = _item(base_id, question, entry, source)
-        rejected += [
-            RejectedRow(entry.row, "empty prompt", base_id, name)
-            for name, text in entry.given
-            if not (text or "").strip()
-        ]
-    return LoadedItems(tuple(items.values()), tuple(rejected))
+        if not reason:
+            seen.add(base_id)
+        checked.append(replace(entry, question=question, reason=reason, base_id=base_id))
+    return checked
 
 
-def _item(base_id: str, question: str, entry: _Entry, source: str) -> BaseItem:
-    gold, kind, continuation = _gold(question, entry.answer)
+def _item(entry: Entry, source: str) -> BaseItem:
+    gold, kind, continuation = _gold(entry.question, entry.answer)
     return BaseItem(
-        base_id=base_id,
-        family_id=base_id,
-        template_id=content_hash(["wording", wording(question)]),
+        base_id=entry.base_id,
+        family_id=entry.base_id,
+        template_id=content_hash(["wording", wording(entry.question)]),
         source=source,
-        question=source_text(question, answer=gold if kind == "text" else None),
+        question=source_text(entry.question, answer=gold if kind == "text" else None),
         gold=gold,
         gold_kind=kind,
         continuation=continuation,

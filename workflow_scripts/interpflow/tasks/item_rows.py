@@ -42,20 +42,25 @@ def file_rows(path: Path | str) -> list[dict[str, Any]]:
         raise UserError(f"the file cannot be read: {error}", where=str(target)) from error
 
 
+def check_dataset(source: DatasetSource) -> None:
+    """Raise UserError for a name that is no directory and has no revision; nothing is loaded."""
+    if not Path(source.name).expanduser().is_dir() and source.revision is None:
+        raise UserError(
+            f"{source.name!r} is no directory, and a data set of the hub needs a revision",
+            where="robustness.data.dataset.revision",
+            remedy="name the commit, so that every run reads the same data",
+        )
+
+
 def dataset_rows(source: DatasetSource) -> list[dict[str, Any]]:
     """The rows of a data set: of the hub, or of a directory (saved by `datasets`, or data files).
 
     Raises UserError for an unknown name, configuration or split, a hub name without a revision or
     out of reach, and a directory that holds no data set.
     """
+    check_dataset(source)
     key = "robustness.data.dataset"
     directory = Path(source.name).expanduser()
-    if not directory.is_dir() and source.revision is None:
-        raise UserError(
-            f"{source.name!r} is no directory, and a data set of the hub needs a revision",
-            where=f"{key}.revision",
-            remedy="name the commit, so that every run reads the same data",
-        )
     import datasets
     from datasets.exceptions import DatasetsError
 

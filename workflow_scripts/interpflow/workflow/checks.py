@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from interpflow.config.counting import CountingSettings
@@ -12,22 +10,13 @@ from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.models.acquire import check_source_files
 from interpflow.models.named import model_source
+from interpflow.studies.robustness.checks import check_study, named
 from interpflow.tasks.counting.design import check_design
 from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
 from interpflow.tasks.counting.prompts import load_templates
 from interpflow.tasks.counting.setup import factorial_design
 
 MIN_FREE_BYTES = 8_000_000  # Snakemake's records and logs of a run of some hundred jobs
-
-
-@contextmanager
-def _named(key: str) -> Iterator[None]:
-    """The key of the config that led to a file, added to what is wrong with the file."""
-    try:
-        yield
-    except UserError as error:
-        where = f"{key}: {error.where}" if error.where != key else key
-        raise UserError(error.what, where=where, remedy=error.remedy) from error
 
 
 def check_disk(directory: Path) -> None:
@@ -45,12 +34,15 @@ def check_inputs(config: Config) -> None:
     """Raise UserError for the first thing that cannot work, naming the key or file."""
     for name, settings in config.models.items():
         check_source_files(model_source(name, settings))
-    study = config.counting
-    if study is None:
-        return
-    with _named("counting.lexicon"):
+    if config.counting is not None:
+        _check_counting(config, config.counting)
+    check_study(config)
+
+
+def _check_counting(config: Config, study: CountingSettings) -> None:
+    with named("counting.lexicon"):
         lexicon = load_lexicon(Path(study.lexicon) if study.lexicon else None)
-    with _named("counting.prompt_templates"):
+    with named("counting.prompt_templates"):
         templates = load_templates(Path(study.prompt_templates) if study.prompt_templates else None)
     known = [template.id for template in templates]
     for key, ids in (("data", study.data.templates), ("pairs", study.pairs.templates)):

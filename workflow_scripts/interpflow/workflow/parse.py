@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +12,7 @@ from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.llm.preflight import check_purchase, check_services
 from interpflow.llm.roles import check_roles
+from interpflow.studies.robustness.checks import check_built_in_reward
 from interpflow.workflow.checks import check_disk, check_inputs
 from interpflow.workflow.plan import Plan
 
@@ -40,12 +41,15 @@ def parse_settings(raw: Mapping[str, Any]) -> tuple[Config, Plan]:
         _stop(error)
 
 
-def check_start(config: Config, rules: Iterable[str]) -> None:
+def check_start(config: Config, rules: Collection[str]) -> None:
     """Before the first job: what the rules that will run need beyond what all of them need.
 
-    A key and a cap are asked for when something will be bought, not for an estimate or a report.
+    A key and a cap are asked for when something will be bought, not for an estimate or a report;
+    the embedded reward model when it will score.
     """
     try:
+        if "robustness_rewards" in rules:
+            check_built_in_reward(config)
         if not ASKING_RULES.isdisjoint(rules):
             check_purchase(config)
     except UserError as error:
