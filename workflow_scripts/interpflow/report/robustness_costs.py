@@ -94,7 +94,7 @@ def dose_response_chart(name: str, estimates: Rows) -> AnyChart:
         dots = base.mark_point(filled=True, size=45).encode(y=alt.Y("value:Q", title="accuracy"))
         panels.append(alt.layer(band, line, dots).properties(width=360, height=240))
     thresholds = [
-        f"{row['level']}: {row['quantity']}: {_amount(row)}"
+        f"{row['level']}: {row['quantity'].replace('n_edits', 'edits')}: {_amount(row)}"
         for row in estimates
         if row["analysis"] == "dose" and "has fallen by" in row["quantity"]
         and not row["quantity"].startswith("delivered")
@@ -110,7 +110,7 @@ def dose_response_chart(name: str, estimates: Rows) -> AnyChart:
 
 def _amount(row: Mapping[str, Any]) -> str:
     if row["estimate"] is None:
-        return f"not within the doses given ({row['flags']})" if row["flags"] else "undefined"
+        return "more than was tried" if "ABOVE_LARGEST_DOSE" in row["flags"] else "undefined"
     low, high = row["ci_low"], row["ci_high"]
     reach = "" if low is None or high is None else f" [{low:.2g}, {high:.2g}]"
     return f"{row['estimate']:.2g}{reach}"

@@ -30,6 +30,14 @@ COMPONENT_NAMES = {
 
 def shift_map_chart(name: str, effects: Rows) -> AnyChart:
     """How much further typos move states than matched edits of other words do, layer × place."""
+    rows = [
+        row
+        for row in effects
+        if row["metric"] == "cosine_distance"
+        and row["quantity"] == "shift: typo − control"
+        and row["family"].endswith("(confirm)")
+        and row["estimate"] is not None
+    ]
     data = [
         {
             "place": f"{COMPONENT_NAMES.get(row['component'], row['component'])}, {row['slot']}",
@@ -38,21 +46,18 @@ def shift_map_chart(name: str, effects: Rows) -> AnyChart:
             "value": row["estimate"],
             "label": _significant(row["p_adjusted"]),
         }
-        for row in effects
-        if row["metric"] == "cosine_distance"
-        and row["quantity"] == "shift: typo − control"
-        and row["family"].endswith("(confirm)")
-        and row["estimate"] is not None
+        for row in rows
     ]
     title = f"Shift of states: {name}"
     if not data:
         return note(title, "Not run: too few prompts of the confirmation split kept their states.")
+    n = _families(rows)
     return titled(
         _tiles(data, "place", None, "state after layer", width=90),
         title,
         "cosine distance to the clean prompt's state, typo − matched edit of another word, "
         "in units of the distance between two prompts",
-        "confirmation split; dots: family-wise p < 0.05 (max-T)",
+        f"confirmation split, {n} families of prompts; dots: family-wise p < 0.05 (max-T)",
     )
 
 
@@ -70,6 +75,7 @@ def attention_map_chart(name: str, effects: Rows) -> AnyChart:
     if not rows:
         return note(title, "Not run: no attention was kept, or too few prompts of the split.")
     panels = []
+    reach = max(abs(row["estimate"]) for row in rows)
     for query in dict.fromkeys(row["slot"] for row in rows):
         data = [
             {
@@ -82,14 +88,16 @@ def attention_map_chart(name: str, effects: Rows) -> AnyChart:
             for row in rows
             if row["slot"] == query
         ]
-        chart = _tiles(data, "head", f"from {query.replace(':', ' ')}", "layer", width=46)
+        heading = f"from {query.replace(':', ' ')}"
+        chart = _tiles(data, "head", heading, "layer", width=46, reach=reach)
         panels.append(chart)
     return titled(
         alt.concat(*panels, columns=3, spacing=20),
         title,
         "log of attention over the uniform causal null: "
         "(edited word, perturbed − clean) − (matched word, perturbed − clean)",
-        "confirmation split; dots: family-wise p < 0.05 (max-T over layers, heads and queries)",
+        f"confirmation split, {_families(rows)} families of prompts; dots: family-wise p < 0.05 "
+        "(max-T over layers, heads and queries)",
     )
 
 
@@ -215,10 +223,18 @@ def _head_tiles(effects: Rows) -> AnyChart | None:
     return alt.hconcat(*panels, spacing=30) if panels else None
 
 
-def _tiles(data: Rows, column: str, heading: str | None, y_title: str, width: int) -> AnyChart:
-    """Numbers on a diverging scale around 0, dots where `label` says so."""
+def _tiles(
+    data: Rows,
+    column: str,
+    heading: str | None,
+    y_title: str,
+    width: int,
+    reach: float | None = None,
+) -> AnyChart:
+    """Numbers on a diverging scale around 0 (up to `reach`, or the largest), dots where `label`
+    says so."""
     columns = list(dict.fromkeys(row[column] for row in data))
-    reach = max([abs(row["value"]) for row in data if row["value"] is not None] or [1.0])
+    reach = reach or max([abs(row["value"]) for row in data] or [1.0])
     base = alt.Chart(alt.Data(values=data)).encode(
         x=alt.X(f"{column}:N", sort=columns, title=None,
                 axis=alt.Axis(labelAngle=0 if width < 80 else -30, labelLimit=180)),
@@ -287,6 +303,10 @@ def _token_tiles(data: Rows, operator: str) -> AnyChart:
         height=18 * len(layers),
         title=alt.TitleParams(operator.replace("_", " "), fontSize=11),
     )
+
+
+def _families(rows: Rows) -> int:
+    return max(row["n_units"] for row in rows)
 
 
 def _ordered_layers(data: Rows) -> list[str]:
