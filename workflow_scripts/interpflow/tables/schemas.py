@@ -400,7 +400,7 @@ _COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "ran": _FLAG,
         **{
             f"{run}{metric}": _REAL
-            for metric in ("logit_difference", "kl")
+            for metric in ("logit_difference", "kl", "margin")
             for run in ("", "base_", "donor_")
         },
     },

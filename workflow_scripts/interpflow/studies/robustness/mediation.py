@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +17,29 @@ import pyarrow as pa
 
 from interpflow.config.model import ModelSettings
 from interpflow.config.robustness import RobustnessMediation, RobustnessSettings
-from interpflow.engine import (
-    Audit,
-    GateRow,
-    Model,
-    Site,
-    SweepResult,
-    all_sites,
-    combine_metrics,
-    kl_metric,
-    load,
-    run_gates,
-    sweep_sites,
-)
-from interpflow.engine.metrics import logit_diff_metric
-from interpflow.engine.sweeps.audit import tolerance_of
+from interpflow.engine import Model, Site, all_sites, load
+from interpflow.inference.generation import end_tokens
 from interpflow.models.named import load_named
 from interpflow.studies.robustness.pairs import EXACT, SLOTS, DamagedPair, damaged_pairs
+from interpflow.studies.robustness.patch_identities import check_identities, prove_interventions
+from interpflow.studies.robustness.patching import (
+    RANDOM,
+    Patching,
+    effect_table,
+    places_of,
+    sweep,
+)
 from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
-from interpflow.tables.schemas import table_schema
 
 logger = logging.getLogger("robustness.mediation")
 
-METRICS = ("logit_difference", "kl")
-AUDITED_SHARE = 0.05  # of all sites, how many are run again by whole passes
 MIN_PAIRS = 8  # fewer independent pairs support no interval
-# The residual stream at every place; its parts where they can write what the answer is read from.
-COMPONENT_SLOTS = ("edited", "later", "answer")
-HEAD_SLOTS = ("later", "answer")
+# The residual stream is patched at every place; its parts and heads where they can write what the
+# answer is read from.
+PART_SLOTS = ("edited", "later", "answer")
 SHOWN_PAIRS = 3  # patched at each token alone, to be looked at
-RANDOM = "random"  # the control donor: as far, in a random direction
-
-
-@dataclass(frozen=True)
-class Patching:
-    """What all sweeps of one model share."""
-
-    model: Model
-    pairs: Sequence[DamagedPair]
-    tokens_per_batch: int
-    seed: int
-    audits: list[Audit] = field(default_factory=list)
-    gates: list[GateRow] = field(default_factory=list)
 
 
 def run_mediation(
@@ -101,6 +80,10 @@ def run_mediation(
             examples, read_rows(answers_path, "robustness_answers"), tokenizer,
             model_settings.chat_template, settings.mediation.n_pairs,
         )  # fmt: skip
+        confirmed = confirmed_pairs(model, pairs, end_tokens(module, tokenizer), tokens_per_batch)
+        if len(confirmed) < len(pairs):
+            left_out["answered otherwise when run again"] = len(pairs) - len(confirmed)
+        pairs = confirmed
         if len({pair.row["family_id"] for pair in pairs}) < MIN_PAIRS:
             refusal = (
                 f"{len(pairs)} prompts are answered right as they are and wrong when perturbed; "
@@ -139,26 +122,54 @@ def patch_pairs(patching: Patching, settings: RobustnessMediation) -> list[pa.Ta
 
     The gates run first; RuntimeError when one fails.
     """
-    _prove(patching)
-    model = patching.model
-    plans: list[tuple[tuple[Site, ...], Sequence[str]]] = []
-    if "resid_post" in settings.components:
-        plans.append((all_sites(model, ("embed", "resid_post")), SLOTS))
-    parts = [part for part in settings.components if part != "resid_post"]
-    if parts:
-        plans.append((all_sites(model, parts), COMPONENT_SLOTS))
-    if settings.heads:
-        plans.append((all_sites(model, ("head_out",)), HEAD_SLOTS))
+    prove_interventions(patching)
+    sites, asked = _asked(patching.model, settings)
     tables = []
     for clean in (False, True):
+        places = places_of(patching.pairs, SLOTS, clean)
         for donor in ("real", RANDOM):
-            for sites, slots in plans:
-                places = _places(patching.pairs, slots, clean)
-                result = _sweep(patching, patching.pairs, sites, places, clean, donor)
-                if donor == "real" and "resid_post" in {site.component for site in sites}:
-                    _check_identities(patching, result, slots, clean)
-                tables.append(_effect_table(result, patching.pairs, slots, clean, donor))
+            result = sweep(patching, patching.pairs, sites, places, clean, donor, asked=asked)
+            if donor == "real" and "resid_post" in settings.components:
+                check_identities(patching, result, SLOTS, clean)
+            tables.append(effect_table(result, patching.pairs, SLOTS, clean, donor))
     return [*tables, *_pattern_tables(patching, settings)]
+
+
+def _asked(model: Model, settings: RobustnessMediation) -> tuple[tuple[Site, ...], np.ndarray]:
+    """The sites of one sweep, and which are patched at which slots, bool [site, slot]."""
+    slots_of = dict.fromkeys(settings.components, PART_SLOTS)
+    if "resid_post" in settings.components:
+        slots_of |= {"embed": SLOTS, "resid_post": SLOTS}
+    if settings.heads:
+        slots_of["head_out"] = PART_SLOTS
+    sites = tuple(all_sites(model, tuple(slots_of)))
+    asked = [[slot in slots_of[site.component] for slot in SLOTS] for site in sites]
+    return sites, np.array(asked)
+
+
+def confirmed_pairs(
+    model: Model, pairs: Sequence[DamagedPair], ends: Sequence[int], tokens_per_batch: int
+) -> list[DamagedPair]:
+    """The pairs whose two runs go on as their stored answers did.
+
+    Which of several end tokens (`ends`) ended an answer is not stored: the one that its run would
+    choose. In narrow number types a near tie may fall otherwise than in the pass that answered.
+    """
+    if not pairs:
+        return []
+    found = [
+        model.last_logits(prompts, batch_tokens=tokens_per_batch).argmax(dim=-1).tolist()
+        for prompts in (
+            [list(pair.clean.ids) for pair in pairs],
+            [list(pair.perturbed.ids) for pair in pairs],
+        )
+    ]
+    kept = []
+    for pair, clean, perturbed in zip(pairs, *found):
+        both = ((clean, pair.clean_token), (perturbed, pair.perturbed_token))
+        if clean != perturbed and all(a == b or (a in ends and b in ends) for a, b in both):
+            kept.append(replace(pair, clean_token=clean, perturbed_token=perturbed))
+    return kept
 
 
 def _pattern_tables(patching: Patching, settings: RobustnessMediation) -> list[pa.Table]:
@@ -172,9 +183,9 @@ def _pattern_tables(patching: Patching, settings: RobustnessMediation) -> list[p
     sites = all_sites(patching.model, ("pattern",))
     tables = []
     for clean in (False, True):
-        places = _places(exact, ("answer",), clean)
-        result = _sweep(patching, exact, sites, places, clean, "real", aligned=False)
-        tables.append(_effect_table(result, exact, ("answer",), clean, "real"))
+        places = places_of(exact, ("answer",), clean)
+        result = sweep(patching, exact, sites, places, clean, "real", aligned=False)
+        tables.append(effect_table(result, exact, ("answer",), clean, "real"))
     return tables
 
 
@@ -187,7 +198,7 @@ def token_rows(patching: Patching) -> list[dict[str, Any]]:
         [[p] if p < len(table) and table[p] >= 0 else None for p in range(longest)]
         for table in (pair.donor_table(clean=False) for pair in pairs)
     ]
-    result = _sweep(patching, pairs, sites, places, False, "real")
+    result = sweep(patching, pairs, sites, places, False, "real")
     found = []
     for i, pair in enumerate(pairs):
         for position, token in enumerate(pair.perturbed.ids):
@@ -207,144 +218,3 @@ def token_rows(patching: Patching) -> list[dict[str, Any]]:
                     }
                 )
     return found
-
-
-def _prove(patching: Patching) -> None:
-    """The engine's gates. They compare runs position by position, so of pairs that differ in
-    length they are given the last tokens of both: real prompts, if not whole ones."""
-    base, donor = [], []
-    for pair in patching.pairs:
-        length = min(len(pair.perturbed.ids), len(pair.clean.ids))
-        base.append(list(pair.perturbed.ids[-length:]))
-        donor.append(list(pair.clean.ids[-length:]))
-    metric = logit_diff_metric(
-        [pair.clean_token for pair in patching.pairs],
-        [pair.perturbed_token for pair in patching.pairs],
-        "logit_difference",
-    )
-    report = run_gates(patching.model, base, donor, metric, seed=patching.seed)
-    report.require()
-    patching.gates.extend(report.rows)
-
-
-def _check_identities(
-    patching: Patching, result: SweepResult, slots: Sequence[str], clean: bool
-) -> None:
-    """What must hold of aligned patches whatever the model: the donor's last state at the answer
-    gives the donor's logits, and a state that nothing reads any more changes nothing."""
-    where = "noise" if clean else "denoise"
-    last = len(result.sites) - 1
-    metric = "logit_difference"
-    scale = float(np.abs(np.stack([result.base[metric], result.donor[metric]])).max())
-    limit = max(tolerance_of(patching.model.dtype), 1e-6)
-    swapped = np.abs(result.values[metric][:, last, slots.index("answer")] - result.donor[metric])
-    rows = [_identity(f"answer_swap[{where}]", swapped, scale, limit,
-                      "the donor's last state at the answer gives the donor's logits")]  # fmt: skip
-    edited = result.effect(metric)[:, last, slots.index("edited")]
-    rows.append(_identity(f"unread_state[{where}]", np.abs(edited), scale, 0.0,
-                          "edited words patched after the last layer change nothing"))  # fmt: skip
-    exact = np.array([pair.alignment == EXACT for pair in patching.pairs])
-    if exact.any():
-        whole = np.abs(result.values[metric][:, 0, slots.index("all")] - result.donor[metric])
-        rows.append(_identity(f"embedding_swap[{where}]", whole[exact], scale, limit,
-                              "all embeddings of a pair of equal length swapped"))  # fmt: skip
-    patching.gates.extend(rows)
-    failed = [row for row in rows if not row.passed]
-    if failed:
-        lines = [f"{row.name}: {row.value:.3g} ({row.detail})" for row in failed]
-        raise RuntimeError("interventions are not proven to work:\n  " + "\n  ".join(lines))
-
-
-def _identity(name: str, gaps: np.ndarray, scale: float, limit: float, detail: str) -> GateRow:
-    found = gaps[np.isfinite(gaps)]
-    value = float(found.max()) / max(scale, 1e-30) if len(found) else 0.0
-    return GateRow(name, value <= limit, value, limit, detail)
-
-
-def _places(
-    pairs: Sequence[DamagedPair], slots: Sequence[str], clean: bool
-) -> list[list[list[int] | None]]:
-    """Per pair and slot the positions of the patched run that are replaced together."""
-    return [[found[slot] for slot in slots] for found in (p.slots(clean=clean) for p in pairs)]
-
-
-def _sweep(
-    patching: Patching,
-    pairs: Sequence[DamagedPair],
-    sites: Sequence[Site],
-    places: Sequence[Sequence[list[int] | None]],
-    clean: bool,
-    donor: str,
-    *,
-    aligned: bool = True,
-) -> SweepResult:
-    """Patch the clean run (noising) or the perturbed run (denoising) of every pair."""
-    model = patching.model
-    bases = [list((pair.clean if clean else pair.perturbed).ids) for pair in pairs]
-    donors = [list((pair.perturbed if clean else pair.clean).ids) for pair in pairs]
-    # A large value is always the clean run's answer, whichever run is patched.
-    contrast = logit_diff_metric(
-        [pair.clean_token for pair in pairs],
-        [pair.perturbed_token for pair in pairs],
-        "logit_difference",
-    )
-    logits = model.last_logits(donors, batch_tokens=patching.tokens_per_batch)
-    result = sweep_sites(
-        model,
-        bases,
-        donors,
-        sites,
-        places,
-        combine_metrics(contrast, kl_metric(logits.log_softmax(dim=-1))),
-        batch_tokens=patching.tokens_per_batch,
-        donor="activation" if donor == "real" else "random_norm_matched",
-        seed=patching.seed,
-        donor_positions=[pair.donor_table(clean=clean) for pair in pairs] if aligned else None,
-        audit=AUDITED_SHARE,
-    )
-    if result.audit is not None:
-        patching.audits.append(result.audit)
-    logger.info(
-        "%d pairs, %s, %s donor: %d sites x %d places, %d patched rows",
-        len(pairs), "noise" if clean else "denoise", donor, len(sites), len(places[0]),
-        result.n_rows_run,
-    )  # fmt: skip
-    return result
-
-
-def _effect_table(
-    result: SweepResult,
-    pairs: Sequence[DamagedPair],
-    slots: Sequence[str],
-    clean: bool,
-    donor: str,
-) -> pa.Table:
-    """Long rows [pair × site × slot], places that a pair does not have left out."""
-    shape = result.ran.shape
-    pair, site, slot = (index.ravel() for index in np.indices(shape).astype(np.int32))
-    kept = ~np.broadcast_to(result.empty[:, None, :], shape).ravel()
-    pair, site, slot = pair[kept], site[kept], slot[kept]
-
-    def of_pair(values: Sequence[Any]) -> np.ndarray:
-        return np.array(list(values))[pair]
-
-    embedded = [found.component == "embed" for found in result.sites]
-    columns: dict[str, Any] = {
-        "pair_id": of_pair([found.pair_id for found in pairs]),
-        **{key: of_pair([found.row[key] for found in pairs])
-           for key in ("family_id", "split", "operator")},
-        "alignment": of_pair([found.alignment for found in pairs]),
-        "direction": np.full(len(pair), "noise" if clean else "denoise"),
-        "donor": np.full(len(pair), donor),
-        "component": np.array([found.component for found in result.sites])[site],
-        "layer": np.array([-1 if e else s.layer for e, s in zip(embedded, result.sites)])[site],
-        "head": np.array([-1 if s.head is None else s.head for s in result.sites])[site],
-        "slot": np.array(list(slots))[slot],
-        "ran": result.ran.ravel()[kept],
-    }  # fmt: skip
-    for metric in METRICS:
-        columns[metric] = result.values[metric].ravel()[kept]
-        columns[f"base_{metric}"] = result.base[metric][pair]
-        columns[f"donor_{metric}"] = result.donor[metric][pair]
-    schema = table_schema("robustness_pair_effects")
-    return pa.table({each.name: pa.array(columns[each.name], type=each.type) for each in schema})

@@ -10,29 +10,14 @@ from typing import Any
 
 from interpflow.config.identity import content_hash
 from interpflow.models.tokens import Encoded, TemplatePolicy, apply_template, encode_all
-from interpflow.tasks.perturbations.text import Edit, Span, moved
+from interpflow.studies.robustness.prompt_alignment import PromptSide, donor_table, prompt_side
+from interpflow.tasks.perturbations.text import Edit
 
 Row = Mapping[str, Any]
 # Operators that leave the task's words alone are no damage to be carried.
 UNDAMAGING_FAMILIES = ("clean", "control")
 EXACT, EDITED = "exact", "edited"
 SLOTS = ("edited", "edited_span", "numbers", "later", "frame", "answer", "all")
-
-
-@dataclass(frozen=True)
-class PromptSide:
-    """One prompt of a pair with the common beginning of both answers behind it.
-
-    `ids` of both; the prompt ends before `n_prompt`. Token positions: `edited` [word], the last
-    token of each edited word; `edited_span`, all their tokens; `numbers`; `question`.
-    """
-
-    ids: tuple[int, ...]
-    n_prompt: int
-    edited: tuple[int, ...]
-    edited_span: tuple[tuple[int, ...], ...]
-    numbers: tuple[int, ...]
-    question: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -65,24 +50,33 @@ class DamagedPair:
 
     def slots(self, *, clean: bool) -> dict[str, list[int] | None]:
         """Token positions replaced together, by name, of the run that is patched; None where the
-        pair has no such place. The slots of the clean run (noising) are the counterparts."""
+        pair has no such place. The slots of the clean run (noising) are the counterparts.
+
+        edited, edited_span: last tokens, and all tokens, of the edited words; numbers; later: the
+        question's other tokens behind the first edited word; frame: what stands around the
+        question; answer: the last token of the prompt and the answer as far as both agree; all
+        aligned positions.
+        """
         side, other = (self.clean, self.perturbed) if clean else (self.perturbed, self.clean)
         table = self.reversed_table() if clean else self.donor_of
         aligned = [p for p in range(len(side.ids)) if table[p] >= 0]
+        # What is read at the answer belongs to it alone, even where a prompt ends in an edit.
+        before = [p for p in aligned if p < side.n_prompt - 1]
         first = min(side.edited, default=len(side.ids))
-        words = set(side.edited)
+        words = {p for word in side.edited_span for p in word}
         inside = set(side.question)
         found = {
-            "edited": [p for p in side.edited if table[p] >= 0],
+            "edited": [p for p in before if p in side.edited],
             "edited_span": sorted(
                 p
                 for mine, theirs in zip(side.edited_span, other.edited_span)
                 if theirs
                 for p in mine
+                if p < side.n_prompt - 1
             ),
-            "numbers": [p for p in side.numbers if table[p] >= 0],
-            "later": [p for p in aligned if p in inside and p > first and p not in words],
-            "frame": [p for p in aligned if p not in inside and p < side.n_prompt - 1],
+            "numbers": [p for p in before if p in side.numbers],
+            "later": [p for p in before if p in inside and p > first and p not in words],
+            "frame": [p for p in before if p not in inside],
             "answer": list(range(side.n_prompt - 1, len(side.ids))),
             "all": aligned,
         }
@@ -146,15 +140,17 @@ def damaged_pairs(
 ) -> tuple[list[DamagedPair], dict[str, int]]:
     """Up to `n_pairs` pairs, operators in turn, and how many variants were left out by reason.
 
-    examples: rows of `robustness_examples` by id; answers: rows of `robustness_answers`.
+    examples: rows of `robustness_examples` by id; answers: rows of `robustness_answers`. Only
+    variants that were accepted count: a prompt that lost its meaning has no answer to restore.
     """
+    has_end = tokenizer.eos_token_id is not None
     clean = {row["base_id"]: row for row in answers if row["operator"] == "clean"}
     refused: Counter[str] = Counter()
     by_operator: dict[str, list[Row]] = defaultdict(list)
     for row in answers:
         if row["family"] in UNDAMAGING_FAMILIES:
             continue
-        reason = _why_not(row, clean.get(row["base_id"]))
+        reason = _why_not(row, clean.get(row["base_id"]), has_end)
         if reason:
             refused[reason] += 1
         else:
@@ -176,16 +172,28 @@ def damaged_pairs(
     return pairs, {reason: n for reason, n in refused.items() if n}
 
 
-def _why_not(row: Row, clean: Row | None) -> str:
+def _why_not(row: Row, clean: Row | None, has_end: bool) -> str:
     if clean is None or clean["strict_correct"] is None or row["strict_correct"] is None:
         return "no gold answer, or not answered"
     if not clean["strict_correct"]:
         return "clean prompt answered wrong"
     if row["strict_correct"]:
         return "answered right"
-    if list(row["token_ids"]) == list(clean["token_ids"]):
+    if not row["accepted"]:
+        return "meaning not kept"
+    if row["gold"] != clean["gold"]:
+        return "another answer is right"
+    mine, theirs = list(row["token_ids"]), list(clean["token_ids"])
+    if mine == theirs:
         return "same tokens, read otherwise"
+    if not has_end and _common(mine, theirs) == min(len(mine), len(theirs)):
+        return "one answer begins with the other, and the tokenizer has no end token"
     return ""
+
+
+def _common(mine: Sequence[int], theirs: Sequence[int]) -> int:
+    """How many tokens two answers begin with together."""
+    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(mine, theirs)))
 
 
 def _in_turn(by_operator: Mapping[str, list[Row]]) -> list[Row]:
@@ -219,14 +227,12 @@ def _pair(
     example, clean_example = examples[row["example_id"]], examples[clean_row["example_id"]]
     (perturbed_tokens, start), (clean_tokens, clean_start) = encoded
     end = tokenizer.eos_token_id
-    common = len(
-        list(takewhile(lambda ab: ab[0] == ab[1], zip(row["token_ids"], clean_row["token_ids"])))
-    )
+    common = _common(row["token_ids"], clean_row["token_ids"])
     prefix = tuple(clean_row["token_ids"][:common])
     words = list(zip(example["word_starts"], example["word_ends"]))
     clean_words = list(zip(example["clean_word_starts"], example["clean_word_ends"]))
-    perturbed = _side(perturbed_tokens, start, example, words, prefix)
-    clean = _side(clean_tokens, clean_start, clean_example, clean_words, prefix)
+    perturbed = prompt_side(perturbed_tokens, start, example, words, prefix)
+    clean = prompt_side(clean_tokens, clean_start, clean_example, clean_words, prefix)
     edits = [
         Edit("", a + clean_start, b + clean_start, c + start, d + start)
         for a, b, c, d in zip(
@@ -234,7 +240,7 @@ def _pair(
             example["edit_ends"],
         )
     ]  # fmt: skip
-    table = _donor_table(perturbed_tokens, clean_tokens, edits, perturbed, clean)
+    table = donor_table(perturbed_tokens, clean_tokens, edits, perturbed, clean)
     spans = list(table)
     for mine, theirs in zip(perturbed.edited_span, clean.edited_span):
         for position in mine:
@@ -251,59 +257,6 @@ def _pair(
         clean_token=_next(clean_row, common, end),
         perturbed_token=_next(row, common, end),
     )
-
-
-def _side(
-    encoded: Encoded, start: int, example: Row, words: Sequence[Span], prefix: tuple[int, ...]
-) -> PromptSide:
-    def tokens(span: Span) -> tuple[int, ...]:
-        first, last = span[0] + start, span[1] + start
-        return tuple(
-            i
-            for i, (a, b) in enumerate(encoded.offsets)
-            if encoded.text[max(first, a) : min(last, b)].strip()
-        )
-
-    spans = [tokens(word) for word in words]
-    numbers = zip(example["number_starts"], example["number_ends"])
-    return PromptSide(
-        ids=(*encoded.ids, *prefix),
-        n_prompt=len(encoded.ids),
-        edited=tuple(span[-1] for span in spans if span),
-        edited_span=tuple(spans),
-        numbers=tuple(i for number in numbers for i in tokens(number)),
-        question=tokens((example["question_start"], example["question_end"])),
-    )
-
-
-def _donor_table(
-    perturbed: Encoded, clean: Encoded, edits: Sequence[Edit], mine: PromptSide, theirs: PromptSide
-) -> tuple[int, ...]:
-    """The clean position of each perturbed position: the same token of the same characters outside
-    the edits, the last tokens of edited words, and the common beginning of the answers."""
-    table = [-1] * len(mine.ids)
-    at = {span: i for i, span in enumerate(perturbed.offsets) if span != (0, 0)}
-    n_special = sum(span == (0, 0) for span in clean.offsets)
-    for i in range(min(n_special, sum(span == (0, 0) for span in perturbed.offsets))):
-        table[i] = i
-    for i, span in enumerate(clean.offsets):
-        touched = any(edit.start < span[1] and span[0] < edit.end for edit in edits)
-        inside = any(edit.start == edit.end and span[0] < edit.start < span[1] for edit in edits)
-        if span == (0, 0) or touched or inside:
-            continue
-        place = at.get(moved(span, edits))
-        if place is not None and perturbed.ids[place] == clean.ids[i]:
-            table[place] = i
-    for word, clean_word in zip(mine.edited_span, theirs.edited_span):
-        if not word or not clean_word:
-            continue
-        both = list(zip(word, clean_word)) if len(word) == len(clean_word) else []
-        for position, donor in both or [(word[-1], clean_word[-1])]:
-            if table[position] < 0 and donor not in table:
-                table[position] = donor
-    for k in range(len(mine.ids) - mine.n_prompt):
-        table[mine.n_prompt + k] = theirs.n_prompt + k
-    return tuple(table)
 
 
 def _next(row: Row, at: int, end: int) -> int:
