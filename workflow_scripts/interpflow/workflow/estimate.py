@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from interpflow.config.settings import Config
+from interpflow.studies.robustness.checks import NO_GOLD, has_gold
 from interpflow.tasks.counting.lexicon import load_lexicon
 from interpflow.tasks.counting.prompts import load_templates, render
 from interpflow.tasks.counting.setup import factorial_design
-from interpflow.workflow.plan import Plan, model_files
+from interpflow.workflow.costs import Cost, model_shape
+from interpflow.workflow.plan import Plan
+from interpflow.workflow.robustness_costs import robustness_costs
 from interpflow.workflow.service_costs import print_calls
 
 CHARACTERS_PER_TOKEN = 4.5  # of English text and word lists; a model's own tokenizer may differ
 # Places of a minimal pair that are patched: words after the swap, tail of the prompt, groups.
 PLACES_PER_SITE = 12
 SWEEPS_MINIMAL, SWEEPS_PREFIX, WINDOWS = 4, 6, 5  # directions × donors; windows of a prefix pair
-ASSUMED_LAYERS, ASSUMED_HEADS = 12, 12  # of a hub model whose files are not here
 BYTES_PER_ROW = 90  # of pair_effects.parquet, measured on the default run
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One rule for one model (or none): forward tokens are upper bounds."""
-
-    rule: str
-    model: str
-    examples: int
-    forward_tokens: int
-    disk_mb: float
-    memory_mb: int
 
 
 def estimate_costs(config: Config) -> list[Cost]:
     """Costs of every stage that computes something."""
+    return [*_counting_costs(config), *robustness_costs(config)]
+
+
+def _counting_costs(config: Config) -> list[Cost]:
     study = config.counting
     if study is None:
         return []
@@ -60,7 +52,8 @@ def estimate_costs(config: Config) -> list[Cost]:
             Cost("counting_inference", name, n_prompts, 2 * prompt_tokens + greedy,
                  n_prompts * 1e-3, 1500 + 2 * weights)
         )  # fmt: skip
-        layers, heads = model_shape(config, name)
+        shape = model_shape(config, name)
+        layers, heads = shape.layers, shape.heads
         parts = sum(component != "resid_post" for component in study.mediation.components)
         sites = (layers + 1) * PLACES_PER_SITE + parts * layers * 3
         sites += layers * heads if study.mediation.heads else 0
@@ -76,17 +69,6 @@ def estimate_costs(config: Config) -> list[Cost]:
     return costs
 
 
-def model_shape(config: Config, name: str) -> tuple[int, int]:
-    """Layers and heads from the model's config.json; assumed for a hub model not at hand."""
-    for path in model_files(config, name):
-        if Path(path).name == "config.json":
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            layers = found.get("num_hidden_layers") or found.get("n_layer") or ASSUMED_LAYERS
-            heads = found.get("num_attention_heads") or found.get("n_head") or ASSUMED_HEADS
-            return int(layers), int(heads)
-    return ASSUMED_LAYERS, ASSUMED_HEADS
-
-
 def print_estimate(config: Config) -> None:
     """Print the tables of costs: what is computed, and what is asked of language models."""
     costs = estimate_costs(config)
@@ -95,6 +77,8 @@ def print_estimate(config: Config) -> None:
     for cost in costs:
         print(f"{cost.rule:<22}{cost.model:<20}{cost.examples:>10,}{cost.forward_tokens:>16,}"
               f"{cost.disk_mb:>10.1f}{cost.memory_mb:>11,}")  # fmt: skip
+    if has_gold(config) is False:
+        print(f"note: {NO_GOLD}")
     tokens = sum(cost.forward_tokens for cost in costs)
     disk = sum(cost.disk_mb for cost in costs)
     print(f"in all: {tokens:,} forward tokens (upper bound), {disk:.1f} MB on disk")

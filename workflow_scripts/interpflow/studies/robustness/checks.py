@@ -80,10 +80,10 @@ def check_built_in_reward(config: Config) -> None:
 
 
 def known_shape(name: str, settings: ModelSettings) -> ModelShape | None:
-    """The shape of a model whose config.json is here; None for one on the hub."""
-    if settings.hub:
-        return None
+    """The shape of a model by its config.json; None where that is not here."""
     directory = Path(locate(model_source(name, settings)))
+    if settings.hub or not (directory / "config.json").is_file():
+        return None
     return shape_of(read_config(directory, f"model {name}: {directory}"))
 
 
