@@ -137,9 +137,11 @@ def patch_pairs(patching: Patching, settings: RobustnessMediation) -> list[pa.Ta
 
 def _asked(model: Model, settings: RobustnessMediation) -> tuple[tuple[Site, ...], np.ndarray]:
     """The sites of one sweep, and which are patched at which slots, bool [site, slot]."""
-    slots_of = dict.fromkeys(settings.components, PART_SLOTS)
-    if "resid_post" in settings.components:
-        slots_of |= {"embed": SLOTS, "resid_post": SLOTS}
+    slots_of: dict[str, Sequence[str]] = {}
+    for part in settings.components:
+        slots_of[part] = SLOTS if part == "resid_post" else PART_SLOTS
+    if "resid_post" in slots_of:
+        slots_of["embed"] = SLOTS
     if settings.heads:
         slots_of["head_out"] = PART_SLOTS
     sites = tuple(all_sites(model, tuple(slots_of)))

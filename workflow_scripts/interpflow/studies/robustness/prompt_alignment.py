@@ -35,15 +35,18 @@ def prompt_side(
     """A prompt with its places. `start`: where its own first character stands in the text of its
     chat template; `words`: character spans of the edited words; `prefix`: tokens of the answer.
 
-    A token with a leading space belongs to its word alone, and all bytes of a character to it."""
+    A token with a leading space belongs to its word alone, and all bytes of a character to it; a
+    space of its own belongs to what it stands inside of.
+    """
 
     def tokens(span: Span) -> tuple[int, ...]:
         first, last = span[0] + start, span[1] + start
-        return tuple(
+        inside = [
             i
             for i, (a, b) in enumerate(encoded.offsets)
             if encoded.text[max(first, a) : min(last, b)].strip()
-        )
+        ]
+        return tuple(range(inside[0], inside[-1] + 1)) if inside else ()
 
     spans = [tokens(word) for word in words]
     numbers = zip(example["number_starts"], example["number_ends"])
