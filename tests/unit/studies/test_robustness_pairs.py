@@ -189,6 +189,17 @@ def test_a_prompt_that_ends_in_an_edit_keeps_its_last_token_for_the_answer():
     assert last in (slots["all"] or [])
 
 
+def test_a_blank_behind_a_prompt_is_where_its_answer_is_read() -> None:
+    text = "Anna finds 3 red apples"
+    tokens, pair = one([("whitespace", len(text), len(text), " ")], text, around=("", ""))
+    last = pair.perturbed.n_prompt - 1
+    assert texts(tokens, pair, "perturbed", [last - 1, last]) == [" apples", " "]
+    assert pair.donor_of[last] == pair.clean.n_prompt - 1
+    assert pair.donor_of[last - 1] == -1
+    assert pair.slots(clean=False)["answer"] == [last]
+    assert pair.slots(clean=False)["edited"] is None
+
+
 def two_rows() -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
     tokens = planted.tokenizer()
     rows = planted.examples(planted.items(1), ["keyboard"])
