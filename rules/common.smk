@@ -7,9 +7,11 @@ sys.path.insert(0, os.path.join(workflow.basedir, "workflow_scripts"))
 
 from interpflow.workflow.parse import check_start, parse_settings
 from interpflow.workflow.plan import (
+    comparison_files,
     item_files,
     lexicon_files,
     model_files,
+    preservation_files,
     report_templates,
     reward_files,
     round_files,

@@ -167,6 +167,7 @@ rule robustness_generation:
 rule robustness_meanings:
     input:
         examples="results/robustness/examples.parquet",
+        files=preservation_files(SETTINGS),
     output:
         meanings="results/robustness/meanings.parquet",
     log:

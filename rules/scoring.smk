@@ -37,6 +37,7 @@ rule robustness_semantics:
     input:
         answers="results/robustness/{model}/answers.parquet",
         samples="results/robustness/{model}/samples.parquet",
+        files=comparison_files(SETTINGS),
     output:
         semantics="results/robustness/{model}/semantics.parquet",
     log:

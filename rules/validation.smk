@@ -33,6 +33,7 @@ rule robustness_validation:
         meanings=(
             "results/robustness/meanings.parquet" if asks_meanings(SETTINGS) else []
         ),
+        files=preservation_files(SETTINGS),
     output:
         table="results/robustness/validation.parquet",
         document="results/robustness/validation.json",

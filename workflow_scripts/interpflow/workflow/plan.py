@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from interpflow.config.settings import Config
+from interpflow.embedding.model_files import BUILT_IN
 from interpflow.paths import PROJECT_DIR, RESOURCES_DIR
 from interpflow.workflow.stage import MODEL_PACKAGES, Stage
 from interpflow.workflow.stages import configured_stages, written_rounds
@@ -107,11 +108,37 @@ def item_files(config: Config) -> list[str]:
 
 
 def reward_files(config: Config) -> list[str]:
-    """Files of the embedded reward model, where the config names it."""
+    """Files of the reward models that are here; one of the hub is fixed by its revision."""
     study = config.robustness
-    if study is None or "reference" not in study.scoring.reward_models:
-        return []
-    return _weights_and_settings(_from_here(RESOURCES_DIR / "reference" / "reward_model"))
+    entries = study.scoring.reward_models if study else []
+    return [
+        file
+        for entry in entries
+        for file in _weights_and_settings(
+            _from_here(RESOURCES_DIR / "reference" / "reward_model")
+            if entry == "reference"
+            else Path(entry).expanduser()
+        )
+    ]
+
+
+def preservation_files(config: Config) -> list[str]:
+    """Files of the embedding that compares variants with their prompts, where it is a directory."""
+    study = config.robustness
+    return _embedding_files(study.semantics.embedding) if study else []
+
+
+def comparison_files(config: Config) -> list[str]:
+    """Files of the models that compare answers, where they are directories."""
+    study = config.robustness
+    return _embedding_files(study.scoring.embedding, study.scoring.nli) if study else []
+
+
+def _embedding_files(*models: str | None) -> list[str]:
+    # The built-in one is fixed by the version of its package, one of the hub by its revision.
+    own = [Path(model).expanduser() for model in models if model and model != BUILT_IN]
+    parts = [part for path in own for part in (path, *sorted(path.glob("*/")))]
+    return [file for part in parts for file in _weights_and_settings(part)]
 
 
 def report_templates() -> list[str]:
