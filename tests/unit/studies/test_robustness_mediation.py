@@ -161,7 +161,8 @@ def null_pair(pair: DamagedPair) -> DamagedPair:
 def test_the_same_prompt_again_gives_zero_everywhere(module: Any, pairs: list[DamagedPair]) -> None:
     nulls = [null_pair(pair) for pair in pairs[:8]]
     table = patched(prepared(module, [*pairs[:4], *nulls]))
-    same = table[table["pair_id"].str.startswith("null")]
+    swept_sites = (table["component"] != "pattern") | (table["head"] >= 0)
+    same = table[table["pair_id"].str.startswith("null") & swept_sites]
     assert set(same["component"]) > {"resid_post", "head_out", "pattern"}
     assert not same["ran"].any()
     for metric in ("logit_difference", "kl", "margin"):
@@ -203,9 +204,20 @@ def test_pairs_of_equal_length_are_restored_wholly_and_their_patterns_are_patche
     np.testing.assert_allclose(whole["logit_difference"], whole["donor_logit_difference"],
                                rtol=1e-5)  # fmt: skip
     assert any(row.name == "embedding_swap[noise]" for row in prepared_pairs.gates)
-    pattern = table[table["component"] == "pattern"]
+    pattern = table[(table["component"] == "pattern") & (table["head"] >= 0)]
     assert set(pattern["slot"]) == {"answer"}
     assert pattern["pair_id"].nunique() == 8
+    # All heads of a layer together, where the planted one is the only one that reads.
+    layers = pattern[pattern["head"] == -1]
+    together = layers[layers["layer"] == planted.PLANTED[0]].set_index(["pair_id", "direction"])
+    pattern = pattern[pattern["head"] >= 0]
+    one = pattern[(pattern["layer"] == planted.PLANTED[0])
+                  & (pattern["head"] == planted.PLANTED[1])]  # fmt: skip
+    one = one.set_index(["pair_id", "direction"]).loc[together.index]
+    np.testing.assert_allclose(
+        together["logit_difference"], one["logit_difference"],
+        atol=0.05 * float(one["donor_logit_difference"].abs().max()),
+    )  # fmt: skip
     # A pattern alone finds no verb to read in the damaged prompt; in the clean one, looking
     # elsewhere loses it.
     planted_head = (pattern["layer"] == planted.PLANTED[0]) & (
