@@ -213,6 +213,12 @@ class RobustnessMediation(Settings):
     """Patching clean states into perturbed prompts, and back."""
 
     n_pairs: int = Field(default=120, ge=8, le=MAX_ITEMS, description="damaged prompts patched")
+    families: list[Literal["typo", "obfuscation", "style", "rewrite", "given"]] = Field(
+        default=["typo", "given"],
+        min_length=1,
+        description="kinds of variants whose damage is patched; sentences that a style adds have "
+        "no clean states",
+    )
     components: list[Literal["resid_post", "attn_out", "mlp_out"]] = Field(
         default=["resid_post", "attn_out", "mlp_out"],
         min_length=1,
@@ -220,7 +226,9 @@ class RobustnessMediation(Settings):
     )
     heads: bool = Field(default=True, description="patch each head's output")
     patterns: bool = Field(
-        default=True, description="patch attention patterns where prompts are of equal length"
+        default=True,
+        description="patch the answer's attention patterns: layer by layer, and by head where "
+        "prompts are of equal length",
     )
 
 

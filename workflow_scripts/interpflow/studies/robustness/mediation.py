@@ -29,6 +29,7 @@ from interpflow.studies.robustness.patching import (
     places_of,
     sweep,
 )
+from interpflow.studies.robustness.patterns import check_own_patterns, pattern_table
 from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
@@ -76,10 +77,15 @@ def run_mediation(
         examples = {
             row["example_id"]: row for row in read_rows(examples_path, "robustness_examples")
         }
+        families = {"clean", *settings.mediation.families}
+        answers = [
+            row
+            for row in read_rows(answers_path, "robustness_answers")
+            if row["family"] in families
+        ]
         pairs, left_out = damaged_pairs(
-            examples, read_rows(answers_path, "robustness_answers"), tokenizer,
-            model_settings.chat_template, settings.mediation.n_pairs,
-        )  # fmt: skip
+            examples, answers, tokenizer, model_settings.chat_template, settings.mediation.n_pairs
+        )
         confirmed = confirmed_pairs(model, pairs, end_tokens(module, tokenizer), tokens_per_batch)
         if len(confirmed) < len(pairs):
             left_out["answered otherwise when run again"] = len(pairs) - len(confirmed)
@@ -175,15 +181,17 @@ def confirmed_pairs(
 
 
 def _pattern_tables(patching: Patching, settings: RobustnessMediation) -> list[pa.Table]:
-    """Attention patterns of the answer's query, of pairs whose positions are the same ones."""
-    exact = [pair for pair in patching.pairs if pair.alignment == EXACT]
+    """Attention patterns of the answer's query: of all heads of a layer, key by aligned key; and
+    head by head, of pairs whose positions are the same ones."""
     if not settings.patterns or "pattern" not in patching.model.available_components:
         return []
+    check_own_patterns(patching)
+    tables = [pattern_table(patching, clean) for clean in (False, True)]
+    exact = [pair for pair in patching.pairs if pair.alignment == EXACT]
     if len(exact) < MIN_PAIRS:
-        logger.info("attention patterns: %d pairs of equal length, not patched", len(exact))
-        return []
+        logger.info("patterns head by head: %d pairs of equal length, not patched", len(exact))
+        return tables
     sites = all_sites(patching.model, ("pattern",))
-    tables = []
     for clean in (False, True):
         places = places_of(exact, ("answer",), clean)
         result = sweep(patching, exact, sites, places, clean, "real", aligned=False)
