@@ -220,6 +220,23 @@ def _head_tiles(effects: Rows) -> AnyChart | None:
         if data:
             heading = f"restoration by one head's output at: {SLOT_NAMES[slot]}"
             panels.append(_tiles(data, "head", heading, "layer", width=60))
+    patterns = [
+        {
+            "direction": "restoration" if row["direction"] == "denoise" else "damage",
+            "layer": _layer(row["layer"]),
+            "order": row["layer"],
+            "value": row["estimate"],
+            "label": "",
+        }
+        for row in effects
+        if row["component"] == "pattern"
+        and row["head"] < 0
+        and row["quantity"] in ("recovery", "damage")
+        and row["estimate"] is not None
+    ]
+    if patterns:
+        heading = "by the attention of the answer's query, all heads"
+        panels.append(_tiles(patterns, "direction", heading, "layer", width=84))
     return alt.hconcat(*panels, spacing=30) if panels else None
 
 
