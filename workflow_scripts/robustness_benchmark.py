@@ -16,6 +16,7 @@ with job(snakemake, __file__) as this:
             {"analysis": this.spec["analysis"], "perturbations": {"dose": this.spec["dose"]}}
         ),
         this.seed,
+        contaminated=this.spec["contaminated"],
         examples_path=this.inputs["examples"],
         answers_path=this.inputs["answers"],
         samples_path=this.inputs["samples"],

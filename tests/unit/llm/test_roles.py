@@ -167,6 +167,8 @@ def test_a_model_is_not_measured_on_what_it_wrote() -> None:
     assert contamination(allowed) == {
         "llama": "Llama-3.1-8B-Instruct writes the data on which llama is measured"
     }
+    assert contamination(allowed, "counting") == contamination(allowed)
+    assert contamination(allowed, "robustness") == {}
     assert contamination(config_of(models=LLAMA)) == {}
     assert contamination(config_of("systematic", models=LLAMA, generator=writer)) == {}
 

@@ -313,3 +313,18 @@ def test_draws_are_averaged_before_prompts(tmp_path: Path) -> None:
         if r["base_id"] == "b0007" and r["operator"] == "keyboard" and r["n_edits"] == 3
     ]
     assert means[outcomes.base_ids.index("b0007"), row] == pytest.approx(np.mean(mine))
+
+
+def test_a_model_measured_on_what_it_wrote_says_so(tmp_path: Path) -> None:
+    paths = simulate(n_items=24).write(tmp_path)
+    why = "writer writes the data on which m is measured"
+    benchmark(
+        "m", SETTINGS, 1, contaminated=why, **paths,
+        estimates_path=tmp_path / "e.parquet", document_path=tmp_path / "d.json",
+    )  # fmt: skip
+    rows = read_rows(tmp_path / "e.parquet", "estimates")
+    assert rows
+    assert all("CONTAMINATED" in row["flags"] for row in rows)
+    document = read_document(tmp_path / "d.json", "robustness_benchmark")
+    assert document["contaminated"] == why
+    assert document["sentence"].endswith(f"CONTAMINATED: {why}.")

@@ -11,7 +11,15 @@ from interpflow.config.load import parse_config
 from interpflow.paths import PROJECT_DIR
 from interpflow.workflow.clean import clean_temporary
 from interpflow.workflow.estimate import estimate_costs
-from interpflow.workflow.plan import Plan, lexicon_files, report_templates, templates_file
+from interpflow.workflow.plan import (
+    Plan,
+    comparison_files,
+    lexicon_files,
+    preservation_files,
+    report_templates,
+    reward_files,
+    templates_file,
+)
 
 MODELS = {"one": {"local": "somewhere"}, "two": {"hub": "a/b", "revision": "c0ffee"}}
 
@@ -117,3 +125,51 @@ def test_cleaning_takes_only_unfinished_files(
     assert not directory.exists()
     assert "deleted 2 temporary files" in capsys.readouterr().out
     clean_temporary(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("study", "rules"),
+    [
+        ({"analysis": {"level": 0.9}}, {"benchmark", "internals", "effects"}),
+        ({"scoring": {"embedding": "a/b@c"}}, {"semantics"}),
+        ({"scoring": {"reward_max_tokens": 64}}, {"rewards"}),
+        ({"scoring": {"judge": True}}, {"judging"}),
+        ({"inference": {"top_k": 3}}, {"inference"}),
+        ({"mediation": {"heads": False}}, {"mediation", "effects"}),
+        ({"semantics": {"min_similarity": 0.5}}, {"validation"}),
+        ({"semantics": {"validator": True}}, {"validation", "meanings"}),
+        ({"perturbations": {"variants": 2}}, {"generation"}),
+        ({"perturbations": {"dose": {"n_edits": [1]}}}, {"generation", "benchmark"}),
+        ({"perturbations": {"rewrites": {"styles": ["polite"]}}}, {"generation", "rewriting"}),
+        ({"data": {"n_items": 9}}, {"generation"}),
+        ({"models": ["one"]}, {"summary"}),
+    ],
+)
+def test_settings_of_robustness_change_what_depends_on_them(
+    study: dict[str, Any], rules: set[str]
+) -> None:
+    before, after = specs(plan(robustness={})), specs(plan(robustness=study))
+    names = {rule for (rule, model), spec in after.items() if before.get((rule, model)) != spec}
+    assert names - {"report_page"} == {f"robustness_{rule}" for rule in rules}
+
+
+def test_no_result_of_robustness_depends_on_the_machine() -> None:
+    machine = {"device": "cuda", "tokens_per_batch": 64}
+    assert specs(plan(robustness={})) == specs(plan(robustness={}, execution=machine))
+
+
+def test_models_in_directories_are_inputs_of_what_they_score(tmp_path: Any) -> None:
+    for name in ("reward", "embedding/1_Pooling", "nli"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    names = {name: str(tmp_path / name) for name in ("reward", "embedding", "nli")}
+    scoring = {"reward_models": [names["reward"], "a/b@c"], "embedding": names["embedding"],
+               "nli": names["nli"]}  # fmt: skip
+    config = plan(robustness={"scoring": scoring, "semantics": {"embedding": None}}).config
+    assert reward_files(config) == [f"{names['reward']}/config.json"]
+    assert comparison_files(config) == [
+        f"{names['embedding']}/1_Pooling/config.json", f"{names['nli']}/config.json",
+    ]  # fmt: skip
+    assert preservation_files(config) == []
+    assert comparison_files(plan(robustness={}).config) == []
+    assert reward_files(plan().config) == []

@@ -111,17 +111,20 @@ def check_roles(config: Config) -> None:
         )
 
 
-def contamination(config: Config) -> dict[str, str]:
-    """Why a model must not be measured on the data of its study, by its name under `models`.
+def contamination(config: Config, study: str = "") -> dict[str, str]:
+    """Why a model must not be measured on the data of a study (any, without a name), by its name
+    under `models`.
 
     Empty for data that no model made. Tables of these models' results carry `contaminated`.
     """
-    return {name: reason for name, (_, reason) in _contamination(config).items()}
+    return {name: reason for name, (_, reason) in _contamination(config, study).items()}
 
 
-def _contamination(config: Config) -> dict[str, tuple[str, str]]:
+def _contamination(config: Config, study: str = "") -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for use in uses(config):
+        if study not in ("", use.study):
+            continue
         makers = [
             player
             for role in ("generator", "validator")

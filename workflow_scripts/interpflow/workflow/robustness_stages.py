@@ -159,7 +159,7 @@ def _model_stages(config: Config, study: RobustnessSettings, name: str) -> list[
                 **common,
                 "analysis": analysis,
                 "dose": study.perturbations.dose.model_dump(),
-                "contaminated": contamination(config).get(name, ""),
+                "contaminated": contamination(config, "robustness").get(name, ""),
             },
         ),
         Stage(

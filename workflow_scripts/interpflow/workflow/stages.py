@@ -85,7 +85,7 @@ def _counting_stages(config: Config) -> list[Stage]:
             spec={
                 "seed": config.seed,
                 "models": config.counting_models(),
-                "contaminated": sorted(contamination(config)),
+                "contaminated": sorted(contamination(config, "counting")),
             },
         ),
         Stage(
@@ -178,7 +178,7 @@ def _counting_model_stages(config: Config, name: str, here: str) -> list[Stage]:
             ),
             spec={**common, "benchmark": study.benchmark.model_dump(),
                   "level": study.mediation.level,
-                  "contaminated": contamination(config).get(name, "")},
+                  "contaminated": contamination(config, "counting").get(name, "")},
         ),
         Stage(
             rule="counting_mediation",

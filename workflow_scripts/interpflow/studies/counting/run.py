@@ -64,7 +64,7 @@ def run_counting(
     names = settings.counting_models()
     compare(
         {name: here / name / "answers.parquet" for name in names}, here / "comparison.parquet",
-        contaminated=sorted(contamination(settings)),
+        contaminated=sorted(contamination(settings, "counting")),
     )  # fmt: skip
     inputs = {
         "validation": here / "validation.json",
@@ -142,7 +142,7 @@ def _run_model(settings: Config, study: CountingSettings, name: str, here: Path)
     )  # fmt: skip
     benchmark(
         name, mine / "answers.parquet", study.benchmark, seed, level=study.mediation.level,
-        contaminated=contamination(settings).get(name, ""),
+        contaminated=contamination(settings, "counting").get(name, ""),
         estimates_path=mine / "benchmark.parquet", confusion_path=mine / "confusion.parquet",
         document_path=mine / "benchmark.json",
     )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from interpflow.config.robustness import RobustnessSettings
-from interpflow.stats.record import Estimate, Gate
+from interpflow.stats.record import CONTAMINATED, Estimate, Gate, flagged_row
 from interpflow.studies.robustness.accuracy_costs import (
     change_rows,
     equivalence_rows,
@@ -56,6 +56,7 @@ def benchmark(
     settings: RobustnessSettings,
     seed: int,
     *,
+    contaminated: str = "",
     examples_path: Path | str,
     answers_path: Path | str,
     samples_path: Path | str | None = None,
@@ -69,7 +70,9 @@ def benchmark(
     """Write the table `estimates` and the document `robustness_benchmark` of one model.
 
     Everything is paired with the clean prompt and clustered by family. Of `settings`, `analysis`
-    is used; doses and operators are those of the answers.
+    is used; doses and operators are those of the answers. `contaminated`: why the model should not
+    be measured on these data, where it made or validated some of them; every row then carries the
+    flag.
     """
     table = read_table(answers_path, "robustness_answers")
     outcomes = outcomes_of(table, where=str(answers_path))
@@ -107,6 +110,8 @@ def benchmark(
     asked = endpoints(analyst, outcomes, settings, reward)
     checks = gates(analyst, outcomes, floor, by_example)
     rows += _headline_rows(analyst, floor, ceiling, asked)
+    if contaminated:
+        rows = [flagged_row(row, CONTAMINATED) for row in rows]
     write_table(estimates_path, "estimates", rows, provenance)
 
     refused = refusal(outcomes, checks)
@@ -130,8 +135,11 @@ def benchmark(
         "error_kinds": counts,
         "gates": [gate.to_row() for gate in checks],
         "mediation_refused": refused,
+        "contaminated": contaminated,
         "sentence": _sentence(name, settings, ceiling, floor, asked, checks, refused),
     }
+    if contaminated:
+        document["sentence"] += f" CONTAMINATED: {contaminated}."
     write_document(document_path, "robustness_benchmark", document, provenance)
     _log.info("%s", document["sentence"])
 

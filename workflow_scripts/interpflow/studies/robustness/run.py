@@ -12,7 +12,7 @@ from interpflow.config.robustness import RobustnessSettings
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.llm.preflight import check_purchase, check_services
-from interpflow.llm.roles import check_roles
+from interpflow.llm.roles import check_roles, contamination
 from interpflow.models.acquire import check_source_files
 from interpflow.models.named import model_source
 from interpflow.studies.models import write_manifest
@@ -145,7 +145,8 @@ def _run_model(
         judgements = mine / "judgements.parquet"
         judge_answers(settings, name, **asked, judgements_path=judgements)
     benchmark(
-        name, study, seed, **asked, samples_path=samples, rewards_path=mine / "rewards.parquet",
+        name, study, seed, contaminated=contamination(settings, "robustness").get(name, ""),
+        **asked, samples_path=samples, rewards_path=mine / "rewards.parquet",
         semantics_path=semantics, judgements_path=judgements,
         estimates_path=mine / "benchmark.parquet", document_path=mine / "benchmark.json",
     )  # fmt: skip
