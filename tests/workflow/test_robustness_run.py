@@ -392,7 +392,10 @@ def encoder(config: dict[str, Any], place: Path) -> None:
     ("edit", "said"),
     [
         (unknown_operator, ["robustness.perturbations.operators", "did you mean 'keyboard'?"]),
-        (unapplied_primary, ["robustness.analysis.primary", "'deletion'", "not applied"]),
+        (
+            unapplied_primary,
+            ["robustness.analysis.primary", "'deletion'", "no operator that is applied"],
+        ),
         (broken_row, ["robustness.data.path", "own.json", "row 10", "'normal'"]),
         (missing_layer, ["robustness.inference.activations.layers", "layer 40", NAME]),
         (several_outputs, ["robustness.scoring.reward_models", "2 outputs (a, b)"]),

@@ -73,7 +73,7 @@ def test_the_defaults_pass(here: Path) -> None:
         ({"analysis": {"primary": "keybaord"}},
          ["robustness.analysis.primary", "did you mean 'keyboard'?"]),
         ({"perturbations": {"operators": ["case"], "dose": {"operators": ["case"]}}},
-         ["robustness.analysis.primary", "'keyboard'", "is not applied", "case"]),
+         ["robustness.analysis.primary", "'keyboard'", "is no operator that is applied", "case"]),
         ({"data": {"source": "instructions"}, "scoring": {"judge": True}},
          ["robustness.scoring.judge", "llm.roles.judge.0", "has none"]),
         ({"data": {"source": "dataset", "dataset": {"name": "no/such"}}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,31 @@ def test_wrong_settings_are_one_message_before_any_work(
     with pytest.raises(interpflow.UserError, match="switched off"):
         interpflow.run_robustness({"models": config["models"]}, tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_prompts_that_no_context_holds_are_counted_and_nothing_breaks(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps([{"normal": f"{i} is {'one of ' * 300}"} for i in range(9)]))
+    config["robustness"]["data"] = {"source": "file", "path": str(path)}
+    config["robustness"]["scoring"]["judge"] = False
+    summary = interpflow.run_robustness(config, tmp_path / "results")
+    found = summary["models"]["tiny"]["benchmark"]
+    n_texts = summary["data"]["n_texts"]
+    assert found["n_left_out"] == {"prompt longer than the model's context": n_texts}
+    assert found["mediation_refused"]
+
+
+def test_a_store_without_residual_states_has_no_probes(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    config["robustness"]["data"]["n_items"] = 30
+    config["robustness"]["inference"]["activations"] = {
+        "components": ["attn_out"], "layers": [1], "positions": "answer", "patterns": False,
+        "max_items": 30,
+    }  # fmt: skip
+    interpflow.run_robustness(config, tmp_path / "results")
+    here = tmp_path / "results/robustness/tiny"
+    assert interpflow.read_table(here / "probes.parquet", "probes").num_rows == 0
+    assert interpflow.read_table(here / "shifts.parquet", "robustness_shifts").num_rows > 0

@@ -271,6 +271,8 @@ def _sentence(
 
 
 def _limits(estimate: Estimate, form: str, scale: float = 1.0) -> str:
+    if np.isnan(estimate.ci_low):
+        return f"without a {estimate.ci_level:.0%} interval"
     low, high = (format(scale * x, form) for x in (estimate.ci_low, estimate.ci_high))
     return f"{estimate.ci_level:.0%} interval {low} to {high}"
 

@@ -150,7 +150,8 @@ def _entries(study: RobustnessSettings) -> list[Entry] | None:
 
 def _check_primary(study: RobustnessSettings, entries: list[Entry] | None) -> None:
     primary = study.analysis.primary
-    applied = {cell.operator for cell in planned_cells(study)} - {CLEAN}
+    controls = (CLEAN, "control")  # families; nothing is to be found there
+    applied = {cell.operator for cell in planned_cells(study) if cell.family not in controls}
     applied |= {f"{GIVEN}{name}" for entry in entries or () for name, _ in entry.given}
     # Variants that come with the prompts have names that only the prompts tell.
     is_unread = study.data.source in ("file", "dataset") and entries is None
@@ -159,7 +160,7 @@ def _check_primary(study: RobustnessSettings, entries: list[Entry] | None) -> No
     near = difflib.get_close_matches(primary, sorted(applied), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(
-        f"the operator {primary!r} of the primary endpoint is not applied",
+        f"{primary!r}, of the primary endpoint, is no operator that is applied beside the controls",
         where="robustness.analysis.primary",
         remedy=f"{hint}name one that is, or add it to robustness.perturbations.operators; applied: "
         f"{', '.join(sorted(applied))}",

@@ -98,7 +98,7 @@ def attention_maps(
         for layer, query in found.cells for head in range(found.n_heads)
     )  # fmt: skip
     values = np.full((len(prompts), len(cells)), np.nan)
-    values[found.variants] = found.contrast.reshape(len(found.variants), -1)
+    values[found.variants] = found.contrast.reshape(len(found.variants), len(cells))
     usual = prompts.usual
     maps = []
     for name, chosen in _groups(prompts, primary):

@@ -73,8 +73,11 @@ def run_probes(
 ) -> ProbeRows:
     """Both questions at every layer and place: AUROC against labels permuted within prompts,
     beyond prompt length (operator and dose), pairs of one prompt in order, transfer between
-    operators. Families of hypotheses: the layers of one question and place."""
+    operators. Families of hypotheses: the layers of one question and place. No rows for a store
+    without residual states."""
     found = ProbeRows([], [])
+    if not _probed_sites(store):
+        return found
     for task in (typo_task(prompts), failure_task(prompts)):
         reason = _too_few(task)
         if reason:
@@ -147,6 +150,10 @@ def _too_few(task: ProbeTask) -> str:
     return ""
 
 
+def _probed_sites(store: ActivationStore) -> list[str]:
+    return [site for site in store.sites if store.records[site].component in COMPONENTS]
+
+
 def _probe_place(
     name: str,
     store: ActivationStore,
@@ -166,7 +173,7 @@ def _probe_place(
             return
     task_seed = derived_seed(seed, name, task.question, "probe")
     controls = permuted_labels(task.labels, task.families, DEFAULT_CONTROL_SETS, task_seed)
-    sites = [s for s in store.sites if store.records[s].component in COMPONENTS]
+    sites = _probed_sites(store)
     probes: list[LabelProbe] = []
     for site in sites:
         states = mean_states(store, site, rows, owners, len(task.labels)).astype(np.float64)
