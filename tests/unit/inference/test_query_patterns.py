@@ -80,6 +80,19 @@ def test_the_last_query_is_one_of_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(last, alone.matrix(f"pattern_last.L{layer}"))
 
 
+def test_patterns_may_have_a_wider_type_than_states(tmp_path: Path) -> None:
+    model = tiny_model("gpt2", "float32")
+    asked: dict[str, Any] = {"sites": ("resid_post",), "query_patterns": QUERIES}
+    exact = dump(tmp_path / "a", model, **asked)
+    mixed = dump(tmp_path / "b", model, dtype="float16", pattern_dtype="float32", **asked)
+    narrow = dump(tmp_path / "c", model, dtype="float16", **asked)
+    types = {site: record.dtype for site, record in mixed.records.items()}
+    assert (types["resid_post.L1"], types["pattern_answer.L1"]) == ("float16", "float32")
+    assert narrow.records["pattern_answer.L1"].dtype == "float16"
+    for site in ("pattern_answer.L1", "pattern_number0.L2"):
+        np.testing.assert_array_equal(mixed.matrix(site), exact.matrix(site))
+
+
 @pytest.mark.parametrize("shard_tokens", [None, 12])
 @pytest.mark.parametrize("positions", ["all", "answer"])
 def test_equal_prompts_are_run_once_and_kept_bit_for_bit(

@@ -201,6 +201,9 @@ def test_the_index_says_which_token_is_which(results: Any, examples: Any) -> Non
 def test_patterns_are_of_the_answer_and_the_numbers(results: Any, examples: Any) -> None:
     _, _, store = results
     assert {"pattern_answer.L0", "pattern_number0.L3", "embed", "mlp_act.L1"} <= set(store.sites)
+    # Of float16, attention below 6e-8 would be none, whose log is nothing to compare.
+    assert store.records["embed"].dtype == "float16"
+    assert store.records["pattern_number0.L3"].dtype == "float32"
     index = store.index.to_pylist()
     for example_id in store.examples[:10]:
         tokens = [row for row in index if row["example_id"] == example_id]

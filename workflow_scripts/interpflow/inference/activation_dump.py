@@ -65,6 +65,7 @@ def dump_activations(
     layers: Sequence[int] | None = None,
     positions: Positions = "all",
     dtype: str | None = None,
+    pattern_dtype: str | None = None,
     top_k: int = 0,
     final_query_patterns: bool = False,
     query_patterns: Mapping[str, Sequence[int | None]] | None = None,
@@ -86,7 +87,8 @@ def dump_activations(
     in `hidden_states` of transformers is already part of the last one.
     positions: of which tokens: all, the last one ("answer"), or token positions of each prompt.
     dtype: of states and patterns; as the model computes them unless given (float64, which is not
-    stored, becomes float32).
+    stored, becomes float32). pattern_dtype: of patterns alone, `dtype` unless given: float16 has no
+    attention below 6e-8, and few digits of what is below 6e-5.
     top_k: keep so many largest logits ("top_logits", float32) with their ids ("top_ids", int32),
     in falling order.
     final_query_patterns: keep "pattern_last.L3" [token, head]: the attention that the prompt's
@@ -123,10 +125,11 @@ def dump_activations(
     together = firsts[order]
     fresh = np.diff(together, prepend=-1) != 0
     names = [example_ids[int(place)] for place in order]
+    stored = dtype or _stored_type(model)
     plan = plan_store(
         names,
         packed.n_kept[order],
-        _records(model, wanted, dtype or _stored_type(model)),
+        _records(model, wanted, stored, pattern_dtype or stored),
         model_revision=model_revision,
         tokenizer_digest=tokenizer_digest,
         settings={
@@ -244,13 +247,13 @@ def _wanted(
     return Wanted(tuple(dict.fromkeys(named)), layers_of_patterns, tuple(queries), top_k)
 
 
-def _records(model: Model, wanted: Wanted, dtype: str) -> list[SiteRecord]:
+def _records(model: Model, wanted: Wanted, dtype: str, pattern_dtype: str) -> list[SiteRecord]:
     records = [
         SiteRecord(str(site), width=model.architecture.width(site, 0), dtype=dtype)
         for site in wanted.sites
     ]
     records += [
-        SiteRecord(pattern_name(query, layer), width=model.n_heads, dtype=dtype)
+        SiteRecord(pattern_name(query, layer), width=model.n_heads, dtype=pattern_dtype)
         for layer in wanted.pattern_layers
         for query in wanted.queries
     ]

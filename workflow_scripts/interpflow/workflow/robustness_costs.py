@@ -32,6 +32,7 @@ REWARD_PAIRS = 1.3
 SWEEPS = 4
 RESIDUAL_PLACES, PART_PLACES = 7, 3
 NUMBER_QUERIES = 8  # numbers of a prompt whose attention is kept, at most
+PATTERN_BYTES = 4  # attention is float32, whatever the states are kept in
 # Of a prompt's tokens those that `positions: roles` keeps, measured on the built-in problems.
 ROLES_SHARE = 0.55
 # Bytes on disk of a text, a variant whose states are compared and a cell of a pair, as measured.
@@ -171,9 +172,10 @@ def _token_bytes(study: RobustnessSettings, texts: _Texts, shape: ModelShape, dt
     for component in kept.components:
         numbers += layers * (shape.neurons if component == "mlp_act" else shape.width)
         numbers += shape.width if component == "resid_post" else 0  # what enters the first block
+    patterns = 0.0
     if kept.patterns and kept.positions != "answer":
-        numbers += layers * shape.heads * (1 + min(texts.numbers, NUMBER_QUERIES))
-    return numbers * STORED_BYTES[kept.dtype or dtype]
+        patterns += layers * shape.heads * (1 + min(texts.numbers, NUMBER_QUERIES))
+    return numbers * STORED_BYTES[kept.dtype or dtype] + patterns * PATTERN_BYTES
 
 
 def _places(study: RobustnessSettings, shape: ModelShape) -> int:

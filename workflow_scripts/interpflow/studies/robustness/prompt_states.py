@@ -22,6 +22,8 @@ from interpflow.tables.provenance import Provenance
 
 # Numbers of a prompt whose attention is kept, the first ones.
 MAX_NUMBER_QUERIES = 8
+# Logs of attention are compared: in float16 what is below 6e-8 would be 0 and have none.
+PATTERN_TYPE = "float32"
 
 logger = logging.getLogger("robustness.inference")
 
@@ -67,6 +69,7 @@ def write_states(
         layers=settings.layers,
         positions=settings.positions if settings.positions != "roles" else kept,
         dtype=settings.dtype,
+        pattern_dtype=PATTERN_TYPE,
         query_patterns=query_positions(prompts) if patterns else None,
         columns=role_columns(prompts, kept),
         column_types={"word": pa.int32()},
