@@ -49,6 +49,7 @@ class MaxTMap:
     critical: float
     degenerate: NDArray[np.bool_]
     n_units: NDArray[np.intp]
+    n_dropped: NDArray[np.intp]
     n_clusters: int | None
     level: float
     n_resamples: int
@@ -75,6 +76,7 @@ class MaxTMap:
             test="max_t_sign_flip",
             n_units=self.n_units[cell],
             n_clusters=self.n_clusters,
+            n_dropped=int(self.n_dropped[cell]),
             n_resamples=self.n_resamples,
             seed=self.seed,
             family=family,
@@ -204,8 +206,9 @@ def max_t(
 
     `values` [units, cells]: real-donor minus placebo-donor effect of each unit; one sign per unit
     (per cluster if given) flips its whole row, so the dependence between cells is kept.
-    Non-finite entries leave their unit out of that cell only. Up to 14 units all sign vectors are
-    enumerated. Memory stays bounded whatever the number of cells and draws.
+    Non-finite entries leave their unit out of that cell only, counted as dropped there. Up to 14
+    units all sign vectors are enumerated. Memory stays bounded whatever the number of cells and
+    draws.
     Raises UserError for values that are not two-dimensional or hold fewer than two units.
     """
     sums, sizes = _prepare(values, clusters)
@@ -247,6 +250,7 @@ def max_t(
         critical=critical,
         degenerate=~grid.usable,
         n_units=sizes.sum(axis=0).astype(np.intp),
+        n_dropped=(len(np.asarray(values)) - sizes.sum(axis=0)).astype(np.intp),
         n_clusters=None if clusters is None else n_groups,
         level=level,
         n_resamples=2**n_groups if exact else counts.n_draws,
