@@ -249,6 +249,16 @@ def test_dose_of_loss_is_interpolated_and_may_be_out_of_reach() -> None:
         dose_curve(flat, [0, 2, 1], drop=0.05, seed=0)
 
 
+def test_a_dose_at_which_all_are_right_has_no_limits() -> None:
+    outcomes = np.array([[1.0, 1.0], [1.0, 0.0], [1.0, np.nan]] * 20)
+    clean, edited = dose_curve(outcomes, [0, 1], drop=0.05, seed=0, n_resamples=99).points
+    assert (clean.estimate, clean.flags) == (1.0, (DEGENERATE_VARIANCE,))
+    assert math.isnan(clean.ci_low)
+    assert math.isnan(clean.ci_high)
+    assert edited.ci_low < 0.5 < edited.ci_high
+    assert (edited.n_units, edited.n_dropped) == (40, 20)
+
+
 def test_dose_of_loss_is_covered() -> None:
     doses, drop = np.array([0, 1.0, 2.0, 3.0]), 0.05
     truth = 0.9 - 0.06 * doses

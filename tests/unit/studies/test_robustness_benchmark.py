@@ -111,6 +111,25 @@ def test_doses_order_the_losses(full: tuple[list[Row], Row]) -> None:
     assert kept < 400
 
 
+def test_prompts_without_some_dose_do_not_bend_the_curve(tmp_path: Path) -> None:
+    planted = [p for p in DEFAULT if p.operator in ("null", "control")]
+    planted += [Planted("typo", "keyboard", 0.0, n_edits=n) for n in (1, 2, 3)]
+    simulated = simulate(tuple(planted), n_items=200)
+    answers = simulated.tables["robustness_answers"]
+    able = {row["base_id"] for row in answers
+            if row["operator"] == "clean" and row["strict_correct"]}  # fmt: skip
+    # Half of the prompts that are answered right have too few words for three edits.
+    short = set(sorted(able)[::2])
+    simulated.tables["robustness_answers"] = [
+        row for row in answers if not (row["n_edits"] == 3 and row["base_id"] in short)
+    ]
+    rows, _ = run(simulated, tmp_path)
+    points = [one(rows, "dose", "n_edits", f"keyboard:{n}", "isotonic mean") for n in range(4)]
+    assert len({point["estimate"] for point in points}) == 1
+    assert {point["n_units"] for point in points} == {200 - len(short)}
+    assert {point["n_dropped"] for point in points} == {len(short)}
+
+
 def test_flips_and_worst_case(full: tuple[list[Row], Row]) -> None:
     rows, document = full
     able = document["accuracy"]["estimate"]

@@ -13,6 +13,7 @@ from scipy.special import ndtr
 from interpflow.errors import UserError
 from interpflow.stats.record import (
     ABOVE_LARGEST_DOSE,
+    DEGENERATE_VARIANCE,
     EMPTY_CELL,
     MIN_CLUSTERS,
     TOO_FEW_CLUSTERS,
@@ -97,7 +98,8 @@ def dose_curve(
     """Isotonic (non-increasing) means of `outcomes` [units, k] over increasing `doses` [k].
 
     Clusters are resampled whole; percentile limits, which are too short below about 40 clusters.
-    NaN entries are left out of their dose. Raises UserError unless the doses increase.
+    NaN entries are left out of their dose; a dose whose outcomes are all equal has no limits and is
+    flagged. Raises UserError unless the doses increase.
     """
     data, x = np.asarray(outcomes, dtype=np.float64), np.asarray(doses, dtype=np.float64)
     if data.ndim != 2 or x.shape != (data.shape[1],) or np.any(np.diff(x) <= 0):
@@ -126,20 +128,27 @@ def dose_curve(
     few = (TOO_FEW_CLUSTERS,) if n_groups < MIN_CLUSTERS else ()
     observed = drawn.observed
 
+    def used(place: int) -> NDArray[np.bool_]:
+        return np.asarray(present[:, place] if place < len(x) else present.any(axis=1))
+
     def record(place: int, quantity: str) -> Estimate:
         value = float(observed[place])
+        # Resampling cannot show how a mean over equal outcomes would vary.
+        still = place < len(x) and float(np.ptp(data[present[:, place], place])) == 0
+        flags = (*few, *((DEGENERATE_VARIANCE,) if still else ()))
         return Estimate(
             quantity=quantity,
             estimate=value if math.isfinite(value) else math.nan,
-            ci_low=finite[0, place],
-            ci_high=finite[1, place],
+            ci_low=math.nan if still else finite[0, place],
+            ci_high=math.nan if still else finite[1, place],
             ci_level=level,
             test="bootstrap_percentile",
-            n_units=int(present[:, place].sum()) if place < len(x) else len(data),
+            n_units=int(used(place).sum()),
             n_clusters=None if clusters is None else n_groups,
+            n_dropped=int((~used(place)).sum()),
             n_resamples=n_resamples,
             seed=seed,
-            flags=few if math.isfinite(value) else (*few, ABOVE_LARGEST_DOSE),
+            flags=flags if math.isfinite(value) else (*flags, ABOVE_LARGEST_DOSE),
         )
 
     return DoseCurve(

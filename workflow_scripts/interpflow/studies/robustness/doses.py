@@ -43,10 +43,10 @@ def _dose_rows(
     values = outcomes.kept(outcomes.values["strict"], accepted_only=bool(suffix))
     clean = outcomes.clean["strict"]
     curve = np.column_stack([clean, outcomes.means(values)[:, list(steps)]])
-    if suffix:
-        # Prompts accepted at some doses only would make doses differ in their prompts.
-        curve = np.where(np.isfinite(curve).all(axis=1, keepdims=True), curve, np.nan)
-    complete: NDArray[np.bool_] = np.asarray(np.isfinite(curve).any(axis=1))
+    # Prompts that have some doses only (too few words, not accepted) would make doses differ in
+    # their prompts.
+    complete: NDArray[np.bool_] = np.asarray(np.isfinite(curve).all(axis=1))
+    curve = np.where(complete[:, None], curve, np.nan)
     nominal = np.array([0.0, *(float(getattr(outcomes.conditions[i], kind)) for i in steps)])
     rows_in = np.isin(outcomes.condition, steps) & complete[outcomes.base]
     delivered = outcomes.delivered
