@@ -142,6 +142,9 @@ def test_heads_are_ranked_and_the_layer_is_chosen(found: dict[str, Any]) -> None
     assert primary["n_units"] == 40
     assert primary["n_clusters"] == 20
     assert primary["p_value"] < 0.05
+    # One of four confirmatory questions: what is claimed of it holds whatever the others come to.
+    assert primary["p_adjusted"] == pytest.approx(4 * primary["p_value"])
+    assert primary["family"] == "confirmatory"
     assert "after layer 0" in document["sentence"]
     chosen = [row for row in found["estimates"]
               if row["factor"] == "restoration at the chosen layer"]  # fmt: skip
@@ -217,6 +220,15 @@ def test_a_place_that_few_pairs_have_is_flagged_and_ranks_no_head(tmp_path: Path
         assert ("TOO_FEW_CLUSTERS" in row["flags"]) == few
         assert row["n_units"] == (10 if few else 80)
     assert (1, 0) not in [(row["layer"], row["head"]) for row in found["document"]["heads"]]
+
+
+def test_pairs_without_a_place_are_counted(tmp_path: Path) -> None:
+    table = simulated(40)
+    gone = table["pair_id"].isin(sorted(set(table["pair_id"]))[:7]) & (table["slot"] == "edited")
+    rows = estimate(pd.DataFrame(table[~gone]), tmp_path)["map"]
+    tested = [row for row in rows if "contrast" in row["quantity"]]
+    assert {row["n_dropped"] for row in tested if row["slot"] == "edited"} == {7}
+    assert {row["n_dropped"] for row in tested if row["slot"] == "answer"} == {0}
 
 
 def test_few_families_confirm_nothing(tmp_path: Path) -> None:

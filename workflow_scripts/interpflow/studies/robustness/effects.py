@@ -21,6 +21,7 @@ from interpflow.stats.maxt import max_t
 from interpflow.stats.pair_values import PairValues, pair_values
 from interpflow.stats.ratios import RatioMap
 from interpflow.stats.record import TOO_FEW_CLUSTERS
+from interpflow.studies.robustness.endpoints import FAMILY, N_CONFIRMATORY
 from interpflow.studies.robustness.restoration_estimates import RESIDUAL, estimate_rows, row_of
 from interpflow.studies.robustness.restoration_map import METRIC, RANDOM, flagged, map_rows
 from interpflow.tables.documents import read_document, write_document
@@ -106,8 +107,9 @@ def _primary(
     name: str, table: pd.DataFrame, settings: RobustnessAnalysis, seed: int
 ) -> dict[str, Any] | None:
     """Restoration by the edited words' states: the layer chosen on the exploration splits,
-    measured on the confirmation split. None with too few families in a part, or where one shows
-    no damage whose share could be taken."""
+    measured on the confirmation split. Its p is adjusted by Bonferroni over the confirmatory
+    endpoints, whose other tests are those of the benchmark. None with too few families in a part,
+    or where one shows no damage whose share could be taken."""
     chosen = table[
         (table["component"] == PRIMARY_COMPONENT)
         & (table["slot"] == PRIMARY_SLOT)
@@ -138,6 +140,8 @@ def _primary(
     record = replace(
         measured,
         p_value=tested.p_value,
+        p_adjusted=min(1.0, N_CONFIRMATORY * tested.p_value),
+        family=FAMILY,
         test="sign_flip against random donors",
         n_resamples=tested.n_resamples,
         seed=tested.seed,
@@ -165,7 +169,7 @@ def _sentence(name: str, document: Mapping[str, Any]) -> str:
     proof = (
         f"{n} independent prompts, too few for a claim"
         if TOO_FEW_CLUSTERS in primary["flags"]
-        else f"p = {primary['p_value']:.2g} against random directions"
+        else f"adjusted p = {primary['p_adjusted']:.2g} against random directions"
     )
     return (
         f"{name}: of the damage to {primary['n_units']} prompts, {primary['estimate']:.0%} "

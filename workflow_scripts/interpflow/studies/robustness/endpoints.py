@@ -24,7 +24,8 @@ from interpflow.studies.robustness.outcomes import (
 from interpflow.studies.robustness.reward_changes import family_means
 
 # Accuracy loss, equivalence and reward are tested here; the recovery by patching, in its own stage,
-# is the fourth. It is counted with p = 1, so that these three hold whatever it comes to.
+# is the fourth. It is counted with p = 1, so that these three hold whatever it comes to, and has
+# Bonferroni's p there: it holds whatever these come to.
 N_CONFIRMATORY = 4
 FAMILY = "confirmatory"
 # The view in which a reward model sees the same question before both answers.
