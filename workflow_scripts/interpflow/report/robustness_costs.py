@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import gaussian_kde
 
 from interpflow.report.theme import CONTROL, INK, MUTED, REAL, note, titled
+from interpflow.studies.robustness.outcomes import Condition, reference_conditions
 
 Rows = list[dict[str, Any]]
 # Altair builds one of several chart classes, by what is combined.
@@ -32,7 +33,8 @@ ROW = 22  # pixels of one operator
 def accuracy_cost_chart(name: str, answers: Rows, estimates: Rows) -> AnyChart:
     """Change of accuracy by operator beside a raincloud of the paired changes of the gold answer's
     log-probability."""
-    costs = _changes(estimates, "accuracy strict") or _changes(estimates, "gold log-probability")
+    accuracies = _changes(estimates, "accuracy strict")
+    costs = accuracies or _changes(estimates, "gold log-probability")
     if not costs:
         return note(f"Cost of perturbations: {name}", "Not run: there are no gold answers.")
     families = {row["operator"]: row["family"] for row in answers}
@@ -40,7 +42,7 @@ def accuracy_cost_chart(name: str, answers: Rows, estimates: Rows) -> AnyChart:
     order = sorted(
         costs, key=lambda each: (shown.index(families[each]), costs[each]["estimate"] or 0)
     )
-    parts = [_forest(costs, families, order)]
+    parts = [_forest(costs, families, order, is_accuracy=bool(accuracies))]
     clouds = _differences(answers, order)
     if clouds:
         parts.append(_rainclouds(clouds, families, order))
@@ -48,8 +50,9 @@ def accuracy_cost_chart(name: str, answers: Rows, estimates: Rows) -> AnyChart:
     return titled(
         alt.hconcat(*parts, spacing=24).resolve_scale(color="shared"),
         f"Cost of perturbations: {name}",
-        f"paired by prompt (n = {n}); 95 % intervals by family of prompts; filled: family-wise "
-        "p < 0.05 (max-T over operators)",
+        f"paired by prompt (n = {n}); {level_of(costs.values())} intervals by family of prompts; "
+        "filled: family-wise p < 0.05 (max-T over operators)",
+        "of several doses of an operator, the one that most operators share, else the middle one",
     )
 
 
@@ -66,6 +69,7 @@ def dose_response_chart(name: str, estimates: Rows) -> AnyChart:
             "low": row["ci_low"],
             "high": row["ci_high"],
             "n": row["n_units"],
+            "ci_level": row["ci_level"],
         }
         for row in estimates
         if row["analysis"] == "dose" and row["factor"] in ("n_edits", "rate", "strength")
@@ -93,19 +97,26 @@ def dose_response_chart(name: str, estimates: Rows) -> AnyChart:
         band = base.mark_rule().encode(y=alt.Y("low:Q", title="accuracy", scale=scale), y2="high:Q")
         dots = base.mark_point(filled=True, size=45).encode(y=alt.Y("value:Q", title="accuracy"))
         panels.append(alt.layer(band, line, dots).properties(width=360, height=240))
+    counts = [row["n"] for row in points]
     thresholds = [
         f"{row['level']}: {row['quantity'].replace('n_edits', 'edits')}: {_amount(row)}"
         for row in estimates
         if row["analysis"] == "dose" and "has fallen by" in row["quantity"]
         and not row["quantity"].startswith("delivered")
     ]  # fmt: skip
-    n = max(row["n"] for row in points)
+    n = " to ".join(f"{n}" for n in sorted({min(counts), max(counts)}))
     return titled(
         alt.hconcat(*panels, spacing=30),
         f"Dose and accuracy: {name}",
-        f"the same {n} prompts at every dose, 95 % intervals by family of prompts",
+        f"of an operator the same prompts at every dose (n = {n}), {level_of(points)} intervals by "
+        "family of prompts",
         *thresholds[:3],
     )
+
+
+def level_of(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The level of the rows' intervals, "95 %"."""
+    return f"{100 * next(iter(rows))['ci_level']:g} %"
 
 
 def _amount(row: Mapping[str, Any]) -> str:
@@ -127,15 +138,21 @@ def _changes(estimates: Rows, analysis: str) -> dict[str, Mapping[str, Any]]:
 
 
 def _forest(
-    costs: Mapping[str, Mapping[str, Any]], families: Mapping[str, str], order: Sequence[str]
+    costs: Mapping[str, Mapping[str, Any]],
+    families: Mapping[str, str],
+    order: Sequence[str],
+    *,
+    is_accuracy: bool,
 ) -> AnyChart:
+    unit = 100.0 if is_accuracy else 1.0
+    title = "change of accuracy (points)" if is_accuracy else "change of log-probability (nats)"
     data = [
         {
             "operator": _spoken(level),
             "family": families[level],
-            "value": 100 * costs[level]["estimate"],
-            "low": _scaled(costs[level]["ci_low"]),
-            "high": _scaled(costs[level]["ci_high"]),
+            "value": unit * costs[level]["estimate"],
+            "low": _scaled(costs[level]["ci_low"], unit),
+            "high": _scaled(costs[level]["ci_high"], unit),
             "filled": (costs[level]["p_adjusted"] or 1.0) < SIGNIFICANT,
         }
         for level in order
@@ -149,9 +166,7 @@ def _forest(
         .mark_rule(color=MUTED, strokeDash=[2, 2])
         .encode(x="x:Q")
     )
-    reach = base.mark_rule(strokeWidth=1.5).encode(
-        x=alt.X("low:Q", title="change of accuracy (points)"), x2="high:Q"
-    )
+    reach = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=title), x2="high:Q")
     hollow = (
         base.transform_filter("!datum.filled").mark_point(size=40, fill="white").encode(x="value:Q")
     )
@@ -225,10 +240,12 @@ def _density(values: np.ndarray) -> list[tuple[float, float]]:
 
 
 def _differences(answers: Rows, order: Sequence[str]) -> dict[str, np.ndarray]:
-    """Change of the gold answer's log-probability by operator, one value per prompt."""
+    """Change of the gold answer's log-probability by operator, one value per prompt, at the dose
+    and the placements that stand for the operator in the tables."""
+    shown = _reference_rows([row for row in answers if row["operator"] != "clean"])
     clean = {row["base_id"]: row["gold_log_prob"] for row in answers if row["operator"] == "clean"}
     sums: dict[str, dict[str, list[float]]] = {operator: {} for operator in order}
-    for row in answers:
+    for row in shown:
         start = clean.get(row["base_id"])
         if row["operator"] in sums and start is not None and row["gold_log_prob"] is not None:
             change = row["gold_log_prob"] - start
@@ -238,6 +255,15 @@ def _differences(answers: Rows, order: Sequence[str]) -> dict[str, np.ndarray]:
         for operator, found in sums.items()
         if len(found) > 1
     }
+
+
+def _reference_rows(answers: Rows) -> Rows:
+    keys = ("family", "operator", "placement", "n_edits", "rate", "strength")
+    each = [Condition(*(row[key] for key in keys)) for row in answers]
+    conditions = list(dict.fromkeys(each))
+    places = reference_conditions(conditions).values()
+    reference = {conditions[i] for chosen in places for i in chosen}
+    return [row for row, condition in zip(answers, each) if condition in reference]
 
 
 def _colour(families: Mapping[str, str]) -> alt.Color:
@@ -253,5 +279,5 @@ def _spoken(operator: str) -> str:
     return operator.replace("_", " ")
 
 
-def _scaled(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+def _scaled(value: float | None, unit: float) -> float | None:
+    return None if value is None else unit * value

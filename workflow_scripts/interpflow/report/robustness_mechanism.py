@@ -7,6 +7,7 @@ from typing import Any
 
 import altair as alt
 
+from interpflow.report.robustness_costs import level_of
 from interpflow.report.theme import CONTROL, DIVERGING, INK, MUTED, RANDOM, REAL, note, titled
 
 Rows = list[dict[str, Any]]
@@ -115,12 +116,13 @@ def restoration_chart(name: str, effects: Rows, gates: Mapping[str, Any]) -> Any
     ]
     heads = _head_tiles(effects)
     rows = alt.hconcat(*panels, spacing=30)
+    level = level_of(effects)
     chart = alt.vconcat(rows, heads, spacing=24) if heads is not None else rows
     return titled(
         chart,
         title,
         f"{gates['n_pairs']} prompts answered right, and wrong when perturbed; ratio of means of "
-        "the logit difference with 95 % Fieller intervals by family of prompts",
+        f"the logit difference with {level} Fieller intervals by family of prompts",
     )
 
 
