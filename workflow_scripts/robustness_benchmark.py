@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from interpflow.config.robustness import RobustnessSettings
-from interpflow.studies.robustness.benchmark import benchmark
+from interpflow.studies.robustness.costs.benchmark import benchmark
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

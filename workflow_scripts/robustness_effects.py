@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from interpflow.config.robustness import RobustnessSettings
-from interpflow.studies.robustness.effects import estimate_effects
+from interpflow.studies.robustness.patches.effects import estimate_effects
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

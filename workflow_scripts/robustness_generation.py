@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from interpflow.config.robustness import RobustnessSettings
-from interpflow.studies.robustness.generation import generate_examples
+from interpflow.studies.robustness.data.generation import generate_examples
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

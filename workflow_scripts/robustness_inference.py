@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from interpflow.config.model import ModelSettings
 from interpflow.config.robustness import RobustnessSettings
-from interpflow.studies.robustness.inference import run_inference
+from interpflow.studies.robustness.answers.inference import run_inference
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

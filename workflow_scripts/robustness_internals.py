@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from interpflow.config.model import ModelSettings
 from interpflow.config.robustness import RobustnessSettings
-from interpflow.studies.robustness.internals import run_internals
+from interpflow.studies.robustness.inside.internals import run_internals
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

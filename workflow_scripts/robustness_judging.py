@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from interpflow.config.load import parse_config
-from interpflow.studies.robustness.judging import judge_answers
+from interpflow.studies.robustness.answers.judging import judge_answers
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

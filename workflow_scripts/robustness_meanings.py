@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from interpflow.config.load import parse_config
-from interpflow.studies.robustness.rewriting import judge_meanings
+from interpflow.studies.robustness.data.rewriting import judge_meanings
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from interpflow.config.model import ModelSettings
 from interpflow.config.robustness import RobustnessSettings
-from interpflow.studies.robustness.mediation import run_mediation
+from interpflow.studies.robustness.patches.mediation import run_mediation
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from interpflow.config.robustness import RobustnessSettings
-from interpflow.studies.robustness.rewards import score_rewards
+from interpflow.studies.robustness.answers.rewards import score_rewards
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from interpflow.config.robustness import RobustnessSettings
-from interpflow.studies.robustness.semantics import compare_answers
+from interpflow.studies.robustness.answers.semantics import compare_answers
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

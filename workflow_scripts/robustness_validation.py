@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from interpflow.config.robustness import RobustnessSettings
-from interpflow.studies.robustness.validation import validate
+from interpflow.studies.robustness.data.validation import validate
 from interpflow.workflow.job import job
 
 if TYPE_CHECKING:

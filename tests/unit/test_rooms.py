@@ -66,18 +66,26 @@ def test_a_room_imports_only_rooms_before_it(room: str) -> None:
     assert not wrong
 
 
-ENGINE_ORDER = ("passes", "proofs", "sweeps", "circuits")
+# Rooms within a room, in the order in which they may import each other.
+INNER_ORDERS = {
+    "engine": ("passes", "proofs", "sweeps", "circuits"),
+    "studies/robustness": ("data", "answers", "costs", "inside", "patches"),
+}
 
 
-@pytest.mark.parametrize("room", ENGINE_ORDER)
-def test_a_room_of_the_engine_imports_only_rooms_before_it(room: str) -> None:
-    later = {f"interpflow.engine.{name}" for name in ENGINE_ORDER[ENGINE_ORDER.index(room) + 1 :]}
+@pytest.mark.parametrize(
+    ("outer", "room"), [(outer, room) for outer, order in INNER_ORDERS.items() for room in order]
+)
+def test_an_inner_room_imports_only_those_before_it(outer: str, room: str) -> None:
+    order = INNER_ORDERS[outer]
+    name = f"interpflow.{outer.replace('/', '.')}"
+    later = {f"{name}.{each}" for each in order[order.index(room) + 1 :]}
     wrong = [
         f"{path.relative_to(PACKAGE)}: {node.module}"
-        for path in sorted((PACKAGE / "engine" / room).glob("*.py"))
+        for path in sorted((PACKAGE / outer / room).glob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom)
-        and any(f"{node.module}.".startswith(f"{name}.") for name in later)
+        and any(f"{node.module}.".startswith(f"{each}.") for each in later)
     ]
     assert not wrong
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from interpflow.activations import open_store
 from interpflow.engine import load
 from interpflow.inference.activation_dump import dump_activations
-from interpflow.studies.robustness.token_roles import ROLES, PackedColumn
+from interpflow.studies.robustness.answers.token_roles import ROLES, PackedColumn
 from tests.benchmarks.job import Job, Part, Place
 from tests.benchmarks.peers.plain_dumps import folder_bytes, n_tokens, read_milliseconds
 from tests.benchmarks.peers.plain_hooks import load_model

@@ -15,9 +15,9 @@ from tokenizers.processors import TemplateProcessing
 from interpflow.models.planted.plain_decoder import PlainDecoderConfig, PlainDecoderForCausalLM
 from interpflow.models.reference.tokenizer import EOS, build_tokenizer, token_id
 from interpflow.models.tokens import TemplatePolicy, apply_template, encode
-from interpflow.studies.robustness.cells import CLEAN, Cell
-from interpflow.studies.robustness.generation import example_row
-from interpflow.studies.robustness.pairs import DamagedPair, damaged_pairs
+from interpflow.studies.robustness.data.cells import CLEAN, Cell
+from interpflow.studies.robustness.data.generation import example_row
+from interpflow.studies.robustness.patches.pairs import DamagedPair, damaged_pairs
 from interpflow.tables.schemas import table_schema
 from interpflow.tasks.base_items import BaseItem
 from interpflow.tasks.perturbations.operators import OPERATORS

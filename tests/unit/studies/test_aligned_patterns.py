@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from interpflow.studies.robustness.patterns import aligned_pattern
+from interpflow.studies.robustness.patches.patterns import aligned_pattern
 
 
 def test_weights_follow_their_keys_and_sum_to_one() -> None:

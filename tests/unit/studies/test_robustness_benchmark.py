@@ -11,8 +11,8 @@ from simulated_answers import DEFAULT, Planted, Simulated, simulate
 
 from interpflow.config.robustness import RobustnessSettings
 from interpflow.errors import UserError
-from interpflow.studies.robustness.benchmark import benchmark
-from interpflow.studies.robustness.outcomes import (
+from interpflow.studies.robustness.costs.benchmark import benchmark
+from interpflow.studies.robustness.costs.outcomes import (
     Condition,
     factors_of,
     read_outcomes,

@@ -12,10 +12,10 @@ import pytest
 from interpflow.config.identity import split_of
 from interpflow.config.robustness import RobustnessSettings
 from interpflow.errors import UserError
-from interpflow.studies.robustness import base_items
-from interpflow.studies.robustness.base_items import frame, study_items
-from interpflow.studies.robustness.cells import planned_cells
-from interpflow.studies.robustness.generation import generate_examples, recorded_edits
+from interpflow.studies.robustness.data import base_items
+from interpflow.studies.robustness.data.base_items import frame, study_items
+from interpflow.studies.robustness.data.cells import planned_cells
+from interpflow.studies.robustness.data.generation import generate_examples, recorded_edits
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tasks.perturbations.operators import OPERATORS, builtin_operators
 from interpflow.tasks.perturbations.text import rebuilt
@@ -169,7 +169,7 @@ def test_parts_of_few_items_make_the_same_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = generated(tmp_path)
-    monkeypatch.setattr("interpflow.studies.robustness.generation.ITEMS_PER_PART", 5)
+    monkeypatch.setattr("interpflow.studies.robustness.data.generation.ITEMS_PER_PART", 5)
     assert generated(tmp_path)[0] == whole
 
 

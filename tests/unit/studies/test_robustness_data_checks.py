@@ -12,9 +12,9 @@ import pytest
 
 from interpflow.config.robustness import RobustnessSettings
 from interpflow.errors import UserError
-from interpflow.studies.robustness.generation import generate_examples
-from interpflow.studies.robustness.meaning_checks import check_meanings, compared_text
-from interpflow.studies.robustness.validation import validate
+from interpflow.studies.robustness.data.generation import generate_examples
+from interpflow.studies.robustness.data.meaning_checks import check_meanings, compared_text
+from interpflow.studies.robustness.data.validation import validate
 from interpflow.tables.documents import read_document
 from interpflow.tables.parquet import read_rows, write_table
 

@@ -13,10 +13,10 @@ from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.llm.offline.template_rewrite import template_rewrite
 from interpflow.llm.roles import check_roles, uses
-from interpflow.studies.robustness.base_items import study_items
-from interpflow.studies.robustness.generation import generate_examples
-from interpflow.studies.robustness.rewriting import judge_meanings, write_rewrites
-from interpflow.studies.robustness.validation import validate
+from interpflow.studies.robustness.data.base_items import study_items
+from interpflow.studies.robustness.data.generation import generate_examples
+from interpflow.studies.robustness.data.rewriting import judge_meanings, write_rewrites
+from interpflow.studies.robustness.data.validation import validate
 from interpflow.tables.parquet import read_rows
 from interpflow.tasks.perturbations.words import numbers_of
 from interpflow.tasks.rewriting import (

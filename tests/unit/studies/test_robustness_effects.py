@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from interpflow.config.robustness import RobustnessAnalysis, RobustnessSettings
-from interpflow.studies.robustness.effects import _primary, estimate_effects
+from interpflow.studies.robustness.patches.effects import _primary, estimate_effects
 from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.schemas import table_schema

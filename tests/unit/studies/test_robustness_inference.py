@@ -17,8 +17,8 @@ from interpflow.config.robustness import RobustnessSettings
 from interpflow.errors import UserError
 from interpflow.models.named import load_named
 from interpflow.models.tokens import encode
-from interpflow.studies.robustness.generation import generate_examples
-from interpflow.studies.robustness.inference import kept_examples, run_inference
+from interpflow.studies.robustness.answers.inference import kept_examples, run_inference
+from interpflow.studies.robustness.data.generation import generate_examples
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tasks.arithmetic import is_correct
 

@@ -13,10 +13,10 @@ from interpflow.activations import open_store
 from interpflow.config.model import ModelSettings
 from interpflow.config.robustness import RobustnessSettings
 from interpflow.errors import UserError
-from interpflow.studies.robustness.aligned_words import aligned_places, untouched_words
-from interpflow.studies.robustness.attention_shifts import measure_attention
-from interpflow.studies.robustness.internals import run_internals
-from interpflow.studies.robustness.stored_prompts import stored_prompts
+from interpflow.studies.robustness.inside.aligned_words import aligned_places, untouched_words
+from interpflow.studies.robustness.inside.attention_shifts import measure_attention
+from interpflow.studies.robustness.inside.internals import run_internals
+from interpflow.studies.robustness.inside.stored_prompts import stored_prompts
 from interpflow.tables.parquet import read_rows, read_table, write_table
 
 TABLES = {

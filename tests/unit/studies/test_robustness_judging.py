@@ -11,7 +11,7 @@ import pytest
 
 from interpflow.config.load import parse_config
 from interpflow.errors import UserError
-from interpflow.studies.robustness.judging import judge_answers, verdict
+from interpflow.studies.robustness.answers.judging import judge_answers, verdict
 from interpflow.tables.parquet import read_rows, write_table
 from tests.service_stub import ServiceStub
 from tests.unit.studies.robustness_rows import answer_row, example_row

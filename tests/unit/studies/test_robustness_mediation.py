@@ -16,19 +16,19 @@ import torch
 from interpflow.config.model import ModelSettings
 from interpflow.config.robustness import RobustnessMediation, RobustnessSettings
 from interpflow.engine import load
-from interpflow.studies.robustness import mediation, patching
-from interpflow.studies.robustness.cells import Cell
-from interpflow.studies.robustness.effects import estimate_effects
-from interpflow.studies.robustness.generation import generate_examples
-from interpflow.studies.robustness.inference import run_inference
-from interpflow.studies.robustness.mediation import (
+from interpflow.studies.robustness.answers.inference import run_inference
+from interpflow.studies.robustness.data.cells import Cell
+from interpflow.studies.robustness.data.generation import generate_examples
+from interpflow.studies.robustness.patches import mediation, patching
+from interpflow.studies.robustness.patches.effects import estimate_effects
+from interpflow.studies.robustness.patches.mediation import (
     confirmed_pairs,
     patch_pairs,
     run_mediation,
     token_rows,
 )
-from interpflow.studies.robustness.pairs import SLOTS, DamagedPair, damaged_pairs
-from interpflow.studies.robustness.patching import Patching
+from interpflow.studies.robustness.patches.pairs import SLOTS, DamagedPair, damaged_pairs
+from interpflow.studies.robustness.patches.patching import Patching
 from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_rows, read_table, write_table
 from interpflow.tasks.perturbations.text import PerturbedText, rebuilt

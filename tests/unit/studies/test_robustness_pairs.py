@@ -8,8 +8,8 @@ import planted_damage as planted
 import pytest
 
 from interpflow.models.tokens import encode
-from interpflow.studies.robustness.cells import Cell
-from interpflow.studies.robustness.pairs import SLOTS, DamagedPair, damaged_pairs
+from interpflow.studies.robustness.data.cells import Cell
+from interpflow.studies.robustness.patches.pairs import SLOTS, DamagedPair, damaged_pairs
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tasks.perturbations.text import PerturbedText, rebuilt
 

@@ -13,7 +13,7 @@ from interpflow.config.robustness import RobustnessScoring, RobustnessSettings
 from interpflow.errors import UserError
 from interpflow.inference.rewards import score_pairs
 from interpflow.models.reward import load_reward_model
-from interpflow.studies.robustness.rewards import GREEDY, aggregates, score_rewards
+from interpflow.studies.robustness.answers.rewards import GREEDY, aggregates, score_rewards
 from interpflow.tables.documents import read_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.schemas import table_schema

@@ -13,8 +13,8 @@ from interpflow.config.robustness import RobustnessSettings
 from interpflow.embedding import embed_texts, embedding_identity
 from interpflow.embedding.entailment import entailment_probabilities
 from interpflow.errors import UserError
-from interpflow.studies.robustness import semantics
-from interpflow.studies.robustness.semantics import compare_answers
+from interpflow.studies.robustness.answers import semantics
+from interpflow.studies.robustness.answers.semantics import compare_answers
 from interpflow.tables.parquet import read_provenance, read_rows, write_table
 from tests.unit.embedding.tiny_encoders import save_classifier, save_encoder
 from tests.unit.studies.robustness_rows import answer_row, sample_row

@@ -9,8 +9,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from interpflow.studies.robustness.prompt_states import MAX_NUMBER_QUERIES, query_positions
-from interpflow.studies.robustness.token_roles import (
+from interpflow.studies.robustness.answers.prompt_states import MAX_NUMBER_QUERIES, query_positions
+from interpflow.studies.robustness.answers.token_roles import (
     PromptTokens,
     compared_words,
     kept_positions,

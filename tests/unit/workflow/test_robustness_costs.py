@@ -10,7 +10,8 @@ import pytest
 
 from interpflow.config.load import parse_config
 from interpflow.paths import PROJECT_DIR, RESOURCES_DIR
-from interpflow.studies.robustness import mediation, pairs, prompt_states
+from interpflow.studies.robustness.answers import prompt_states
+from interpflow.studies.robustness.patches import mediation, pairs
 from interpflow.workflow.costs import Cost
 from interpflow.workflow.estimate import estimate_costs, print_estimate
 from interpflow.workflow.robustness_costs import NUMBER_QUERIES, PART_PLACES, RESIDUAL_PLACES

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import gaussian_kde
 
 from interpflow.report.theme import CONTROL, INK, MUTED, REAL, note, titled
-from interpflow.studies.robustness.outcomes import Condition, reference_conditions
+from interpflow.studies.robustness.costs.outcomes import Condition, reference_conditions
 
 Rows = list[dict[str, Any]]
 # Altair builds one of several chart classes, by what is combined.

@@ -10,9 +10,9 @@ from statistics import fmean
 from interpflow.config.robustness import RobustnessSettings
 from interpflow.config.settings import Config
 from interpflow.models.shape import ModelShape
-from interpflow.studies.robustness.base_items import frame, study_items
-from interpflow.studies.robustness.cells import planned_cells
-from interpflow.studies.robustness.generation import Design, item_rows
+from interpflow.studies.robustness.data.base_items import frame, study_items
+from interpflow.studies.robustness.data.cells import planned_cells
+from interpflow.studies.robustness.data.generation import Design, item_rows
 from interpflow.tasks.perturbations.operators import NULL
 from interpflow.workflow.costs import Cost, model_shape
 from interpflow.workflow.plan import Plan, model_files

@@ -20,11 +20,11 @@ from interpflow.studies.counting.written_asks import membership_ask
 from interpflow.studies.counting.written_lists import planned_asks
 from interpflow.studies.counting.written_state import written_state
 from interpflow.studies.counting.written_validation import gold_questions
-from interpflow.studies.robustness.base_items import study_items
-from interpflow.studies.robustness.cells import planned_cells
-from interpflow.studies.robustness.judging import Judged, comparison_ask
-from interpflow.studies.robustness.rewriting import meaning_ask, rewrite_asks
-from interpflow.studies.robustness.semantics import Comparison
+from interpflow.studies.robustness.answers.judging import Judged, comparison_ask
+from interpflow.studies.robustness.answers.semantics import Comparison
+from interpflow.studies.robustness.data.base_items import study_items
+from interpflow.studies.robustness.data.cells import planned_cells
+from interpflow.studies.robustness.data.rewriting import meaning_ask, rewrite_asks
 from interpflow.tasks.counting.lexicon import load_lexicon
 from interpflow.tasks.counting.prompts import load_templates
 from interpflow.tasks.counting.setup import factorial_design

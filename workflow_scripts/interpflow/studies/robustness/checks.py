@@ -19,8 +19,8 @@ from interpflow.models.acquire import locate
 from interpflow.models.files import read_config
 from interpflow.models.named import model_source
 from interpflow.models.shape import ModelShape, shape_of
-from interpflow.studies.robustness.base_items import study_items
-from interpflow.studies.robustness.cells import CLEAN, GIVEN, planned_cells
+from interpflow.studies.robustness.data.base_items import study_items
+from interpflow.studies.robustness.data.cells import CLEAN, GIVEN, planned_cells
 from interpflow.tasks.item_files import Entry, read_entries
 from interpflow.tasks.item_rows import check_dataset, file_rows
 from interpflow.tasks.perturbations import styles

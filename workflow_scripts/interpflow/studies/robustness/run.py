@@ -16,24 +16,24 @@ from interpflow.llm.roles import check_roles, contamination
 from interpflow.models.acquire import check_source_files
 from interpflow.models.named import model_source
 from interpflow.studies.models import write_manifest
-from interpflow.studies.robustness.benchmark import benchmark
+from interpflow.studies.robustness.answers.inference import run_inference
+from interpflow.studies.robustness.answers.judging import judge_answers
+from interpflow.studies.robustness.answers.rewards import score_rewards
+from interpflow.studies.robustness.answers.semantics import compare_answers
 from interpflow.studies.robustness.checks import (
     NO_GOLD,
     check_built_in_reward,
     check_study,
     has_gold,
 )
-from interpflow.studies.robustness.effects import estimate_effects
-from interpflow.studies.robustness.generation import generate_examples
-from interpflow.studies.robustness.inference import run_inference
-from interpflow.studies.robustness.internals import run_internals
-from interpflow.studies.robustness.judging import judge_answers
-from interpflow.studies.robustness.mediation import run_mediation
-from interpflow.studies.robustness.rewards import score_rewards
-from interpflow.studies.robustness.rewriting import judge_meanings, write_rewrites
-from interpflow.studies.robustness.semantics import compare_answers
+from interpflow.studies.robustness.costs.benchmark import benchmark
+from interpflow.studies.robustness.data.generation import generate_examples
+from interpflow.studies.robustness.data.rewriting import judge_meanings, write_rewrites
+from interpflow.studies.robustness.data.validation import validate
+from interpflow.studies.robustness.inside.internals import run_internals
+from interpflow.studies.robustness.patches.effects import estimate_effects
+from interpflow.studies.robustness.patches.mediation import run_mediation
 from interpflow.studies.robustness.summary import summarise
-from interpflow.studies.robustness.validation import validate
 from interpflow.tables.documents import read_document
 
 logger = logging.getLogger("robustness")

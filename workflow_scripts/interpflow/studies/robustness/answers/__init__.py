@@ -1,0 +1,1 @@
+"""What a model says to each prompt: one pass, and what its answers are worth."""

@@ -1,0 +1,1 @@
+"""What perturbations cost: paired contrasts, doses, flips, and the questions named beforehand."""

@@ -1,0 +1,1 @@
+"""What changes inside: states, attention, neurons and probes, against a matched control."""

@@ -1,0 +1,1 @@
+"""What restores the answer: clean states patched into damaged prompts, and back."""
