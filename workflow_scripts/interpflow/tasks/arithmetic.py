@@ -47,7 +47,14 @@ CORRECTION = re.compile(
     r"\b(?:wait|actually|correction|sorry|mistake|rather|instead|let me (?:re|check))\w*\b", re.I
 )
 LEAD = re.compile(
-    r"[\s:=≈(\[{\"'“]*(?:[A-Za-z]\s*=\s*)?(?:(?:exactly|about|approximately|just)\s+)?(?:\\boxed\s*\{)?\s*"
+    r"[\s:=≈(\[{\"'“$]*(?:[A-Za-z]\s*=\s*)?(?:(?:exactly|about|approximately|just)\s+)?(?:\\boxed\s*\{)?\s*"
+)
+# A sign that stands apart from its number, or is spelled; elsewhere a dash before a blank subtracts
+# or begins a line of a list.
+SPACED_SIGN = re.compile(
+    r"((?:[=≈:(]|\b(?:is|equals))[^\S\n]*+|^\s*+(?=[a-z]))(?:-[^\S\n]+|(?:minus|negative)[^\S\n]+)"
+    r"(?=[$€£]?\d)",
+    re.IGNORECASE,
 )
 EQUALS = re.compile(r"(?<![<>!=:])=(?!=)|≈|≅")
 SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
@@ -85,7 +92,7 @@ def read_answer(generated: str, gold_kind: str) -> Reading:
         return Reading(None, "empty", None, "empty")
     if gold_kind == "text":
         return _read_text(text)
-    text = plain_text(MARKUP.sub("", text))
+    text = SPACED_SIGN.sub(r"\1-", plain_text(MARKUP.sub("", text)))
     strict = _first_statement(text) or _equation(text)
     if strict is not None:
         value, rule = strict
