@@ -220,6 +220,16 @@ def test_texts_are_compared_without_case_and_articles() -> None:
     assert is_correct(read_answer("", "text").lenient, "paris", "text") is False
 
 
+@pytest.mark.parametrize("letter", ["A", "B"])
+def test_an_option_may_be_stated_by_letter_or_text(letter: str) -> None:
+    gold = f"{letter}) blue whale"
+    for said in (gold, letter, f"({letter})", f"{letter.lower()}.", "The blue whale.",
+                 f"{letter}: Blue whale"):  # fmt: skip
+        assert is_correct(said, gold, "text"), said
+    for said in ("C", "C) blue whale", "whale", "", f"{letter} or C"):
+        assert not is_correct(said, gold, "text"), said
+
+
 def test_without_a_gold_answer_nothing_is_judged() -> None:
     assert read_answer("The answer is 5.", "").strict is None
     assert is_correct("5", "5", "") is None
