@@ -47,10 +47,19 @@ wildcard_constraints:
 
 
 def parameter(name, rule, by=""):
-    """One parameter of a rule: `spec`, `code` or `lib`; `by` names the rule's own wildcard."""
+    """One parameter of a rule: `spec`, `code` or `lib`; `by` names the rule's own wildcard.
+
+    A function, as Snakemake would take what stands in braces in a text for a wildcard: a spec holds
+    settings such as "Q: {question}".
+    """
     if by:
         return lambda wildcards: PLAN.parameter(name, rule, wildcards[by])
-    return PLAN.parameter(name, rule)
+    return lambda wildcards: PLAN.parameter(name, rule)
+
+
+def inspection_parameter(name, script):
+    """One parameter of a target that prints, as `parameter` gives it."""
+    return lambda wildcards: PLAN.inspection_parameter(name, script)
 
 
 def mem_mb(base_mb):

@@ -12,9 +12,9 @@ rule estimate:
         mem_mb=500,
         runtime=10,
     params:
-        spec=PLAN.inspection_parameter("spec", "estimate.py"),
-        code=PLAN.inspection_parameter("code", "estimate.py"),
-        lib=PLAN.inspection_parameter("lib", "estimate.py"),
+        spec=inspection_parameter("spec", "estimate.py"),
+        code=inspection_parameter("code", "estimate.py"),
+        lib=inspection_parameter("lib", "estimate.py"),
     script:
         "../workflow_scripts/estimate.py"
 
@@ -29,9 +29,9 @@ rule why:
         mem_mb=500,
         runtime=10,
     params:
-        spec=PLAN.inspection_parameter("spec", "why.py"),
-        code=PLAN.inspection_parameter("code", "why.py"),
-        lib=PLAN.inspection_parameter("lib", "why.py"),
+        spec=inspection_parameter("spec", "why.py"),
+        code=inspection_parameter("code", "why.py"),
+        lib=inspection_parameter("lib", "why.py"),
     script:
         "../workflow_scripts/why.py"
 
@@ -46,8 +46,8 @@ rule clean_tmp:
         mem_mb=500,
         runtime=10,
     params:
-        spec=PLAN.inspection_parameter("spec", "clean_tmp.py"),
-        code=PLAN.inspection_parameter("code", "clean_tmp.py"),
-        lib=PLAN.inspection_parameter("lib", "clean_tmp.py"),
+        spec=inspection_parameter("spec", "clean_tmp.py"),
+        code=inspection_parameter("code", "clean_tmp.py"),
+        lib=inspection_parameter("lib", "clean_tmp.py"),
     script:
         "../workflow_scripts/clean_tmp.py"

@@ -223,6 +223,15 @@ print(json.dumps({path.name: sorted({*module_digests(path), *provider}) for path
         assert not unseen, f"{script} loads what its digest does not cover: {sorted(unseen)}"
 
 
+def test_a_prompt_of_ones_own_is_no_wildcard(
+    complete: Run, changed: Callable[[str, Any], Run]
+) -> None:
+    run = changed("robustness.data.prompt", "Q: {question}\nA:")
+    assert own_reasons(complete, run) == {"robustness_rewriting", "robustness_generation"}
+    assert "robustness_inference" in run.planned()
+    assert "robustness_inference" in run.snakemake("--cores", "1", "estimate").stdout
+
+
 def test_the_level_of_intervals_reruns_the_statistics(
     complete: Run, changed: Callable[[str, Any], Run]
 ) -> None:

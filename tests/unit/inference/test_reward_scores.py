@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from classifier_models import WORDS, bert_classifier, chat_classifier, llama_decoder
+from classifier_models import (
+    WORDS,
+    bert_classifier,
+    chat_classifier,
+    llama_decoder,
+    pair_tokenizer,
+)
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from interpflow.errors import UserError
 from interpflow.inference import rewards
@@ -111,6 +118,30 @@ def test_a_chat_model_is_asked_in_its_template(tmp_path: Path) -> None:
     with torch.no_grad():
         assert found.score[0] == pytest.approx(float(model(ids).logits[0, 0]), abs=1e-5)
     assert found.n_answer_tokens.tolist() == [1, 2]
+
+
+def test_the_padding_is_what_the_model_takes_for_padding() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        num_labels=1, vocab_size=67, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=128, pad_token_id=66, initializer_range=0.5,
+    )  # fmt: skip
+    model = LlamaForSequenceClassification(config).eval()
+    tokenizer = pair_tokenizer()
+    assert tokenizer.pad_token_id != model.config.pad_token_id
+    pairs = ["w1 w2 w3", "w4 w5", "w6 " * 20], ["w7 w8", "w9", "w10 w11 w12"]
+    assert batch_difference(model, tokenizer, *pairs) < 1e-5
+
+
+def test_the_date_in_a_chat_template_is_no_part_of_a_score(tmp_path: Path) -> None:
+    model, tokenizer = load_reward_model(str(chat_classifier(tmp_path)))
+    plain = tokenizer.chat_template
+    tokenizer.chat_template = "w{{ strftime_now('%d') }} " + plain
+    today = score_pairs(model, tokenizer, ["w1 w2"], ["w3"])
+    tokenizer.chat_template = f"w26 {plain}"
+    assert today.score[0] == score_pairs(model, tokenizer, ["w1 w2"], ["w3"]).score[0]
+    tokenizer.chat_template = f"w27 {plain}"
+    assert today.score[0] != score_pairs(model, tokenizer, ["w1 w2"], ["w3"]).score[0]
 
 
 def test_a_score_that_is_no_number_is_refused(tmp_path: Path) -> None:

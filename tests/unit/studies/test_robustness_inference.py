@@ -300,6 +300,28 @@ def test_prompts_too_long_are_neither_right_nor_wrong(data: Path, tmp_path: Path
     assert not lost & set(store.examples)
 
 
+def test_gold_follows_the_turn_of_a_chat_template(data: Path, tmp_path: Path) -> None:
+    """After a turn that ends in a line end, a chat model writes no blank before its answer."""
+    folder = small_decoder(tmp_path / "model", 256)
+    _, tokenizer = load_named("m", REFERENCE)
+    continuations = {
+        row["example_id"]: row["continuation"]
+        for row in read_rows(data / "examples.parquet", "robustness_examples")
+    }
+    settings = changed(max_new_tokens=1, samples=0)
+    for turn, blank in (("{{ 'assistant\\n' }}", False), ("[/INST]", True)):
+        tokenizer.chat_template = (
+            "{% for message in messages %}user {{ message['content'] }} {% endfor %}" + turn
+        )
+        tokenizer.save_pretrained(folder)
+        answers, _, _ = run(data, tmp_path, settings, ModelSettings(local=str(folder)))
+        for row in answers:
+            wanted = continuations[row["example_id"]]
+            assert wanted.startswith(" ")
+            gold = tokenizer.decode(row["gold_token_ids"], clean_up_tokenization_spaces=False)
+            assert gold == (wanted if blank else wanted.lstrip())
+
+
 def test_an_encoder_is_refused(data: Path, tmp_path: Path) -> None:
     config = BertConfig(
         vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,

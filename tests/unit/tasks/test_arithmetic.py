@@ -126,6 +126,13 @@ def test_expressions_agree_with_exact_arithmetic() -> None:
         ("19", "19", "alone"),
         (" 19.", "19", "alone"),
         ("= -3", "-3", "equation"),
+        ("5 - 8 = - 3", "-3", "equation"),
+        ("5 - 8 = −\u00a03", "-3", "equation"),
+        ("The answer is - 3.", "-3", "stated"),
+        ("The answer is negative 3", "-3", "stated"),
+        ("Minus 3", "-3", "alone"),
+        ("The answer is $-3$.", "-3", "stated"),
+        ("The answer is 12 - 7 = 5", "5", "stated"),
         ("12 + 7 = 19 apples", "19", "equation"),
         ("3 * 4 = 12. 5 * 2 = 10. 12 + 10 = 22.", "22", "equation"),
         ("2 * 3 + 1 = 6 + 1 = 7", "7", "equation"),
@@ -162,6 +169,7 @@ def test_the_strict_reading(generated: str, strict: str | None, rule: str) -> No
         ("He has 48 apples. In 2024 he had more.", "48", "sentence"),
         ("From 50, 2 go, so 48 are there. Then 7 come.", "48", "sentence"),
         ("Apples: 48", "48", "last"),
+        ("What there is:\n- 48 apples", "48", "last"),
         ("He has 48 apples. Question: 3 apples and 4 are 7", "48", "sentence"),
         ("no idea", None, "no_number"),
     ],
@@ -210,6 +218,16 @@ def test_texts_are_compared_without_case_and_articles() -> None:
     assert read_answer("Paris.", "text").strict_rule == "alone"
     assert is_correct(read_answer("Paris.\nIn France.", "text").lenient, "paris", "text") is True
     assert is_correct(read_answer("", "text").lenient, "paris", "text") is False
+
+
+@pytest.mark.parametrize("letter", ["A", "B"])
+def test_an_option_may_be_stated_by_letter_or_text(letter: str) -> None:
+    gold = f"{letter}) blue whale"
+    for said in (gold, letter, f"({letter})", f"{letter.lower()}.", "The blue whale.",
+                 f"{letter}: Blue whale"):  # fmt: skip
+        assert is_correct(said, gold, "text"), said
+    for said in ("C", "C) blue whale", "whale", "", f"{letter} or C"):
+        assert not is_correct(said, gold, "text"), said
 
 
 def test_without_a_gold_answer_nothing_is_judged() -> None:

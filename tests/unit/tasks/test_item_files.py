@@ -144,6 +144,26 @@ def test_gold_answers_by_column_or_by_the_expression() -> None:
     ]  # fmt: skip
 
 
+def test_gold_answers_as_tables_and_data_sets_hold_them() -> None:
+    rows = [
+        {"question": "How many are left?", "answer": "6 / 2 = <<6/2=3>>3 a day\n#### 1,203"},
+        {"question": "How many came?", "answer": float("nan")},
+        {"question": "How many went?", "answer": "unknown ####"},
+        {"question": "How much is it?", "answer": 2.5},
+    ]
+    found = load(rows, answer="answer")
+    assert [(item.gold, item.gold_kind) for item in found.items] == [
+        ("1203", "number"), ("5/2", "number"),
+    ]  # fmt: skip
+    assert found.items[0].continuation == " 1,203"
+    assert [(each.row, each.reason) for each in found.rejected] == [
+        (2, "no gold answer"), (3, "no gold answer"),
+    ]  # fmt: skip
+    rows[3]["answer"] = ["2.5", "5/2"]
+    with pytest.raises(UserError, match=r"row 4: the gold answer .* neither text nor number"):
+        load(rows, answer="answer")
+
+
 def test_paraphrase_pairs_by_their_mark() -> None:
     columns = {"question": "question1", "paraphrase": "question2", "keep": "is_duplicate"}
     rows = [

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from interpflow.errors import UserError
+from interpflow.models.tokens import render_chat
 
 BUCKETS = (16, 32, 48, 64, 80, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
@@ -100,7 +101,9 @@ def batch_difference(
     limit = readable_tokens(model, tokenizer, max_tokens)
     encoded = _encode(tokenizer, pairs, limit)
     together = _score(model, tokenizer, encoded, device)
-    alone = [_forward(model, _padded(tokenizer, [item], item.length), device) for item in encoded]
+    alone = [
+        _forward(model, _padded(tokenizer, [item], item.length, 0), device) for item in encoded
+    ]
     return float(np.abs(together - np.concatenate(alone)).max())
 
 
@@ -156,7 +159,7 @@ def _encode_cut(tokenizer: Any, question: str, answer: str, limit: int) -> _Enco
 def _encode_chat(tokenizer: Any, question: str, answer: str, limit: int) -> _Encoded:
     """Both turns in the tokenizer's chat template; what is too long loses its beginning."""
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    text = render_chat(tokenizer, turns, is_complete=True)
     # The template writes the special tokens itself.
     ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     n_answer = len(tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
@@ -172,10 +175,10 @@ def _answer_tokens(encoding: Any, index: int) -> int:
 def _score(model: Any, tokenizer: Any, encoded: Sequence[_Encoded], device: str) -> np.ndarray:
     scores = np.full(len(encoded), np.nan)
     # Without a padding token rows are scored alone, as nothing can be put beside them.
-    pads = tokenizer.pad_token_id is not None and model.config.pad_token_id is not None
+    pads = tokenizer.pad_token_id is not None and _pad_id(model) is not None
     for width, rows, size in _batches([item.length for item in encoded], device, pads=pads):
         filled = [*rows, *[rows[0]] * (size - len(rows))]
-        inputs = _padded(tokenizer, [encoded[row] for row in filled], width)
+        inputs = _padded(tokenizer, [encoded[row] for row in filled], width, _pad_id(model))
         scores[rows] = _forward(model, inputs, device)[: len(rows)]
     if not np.isfinite(scores).all():
         raise UserError(
@@ -202,8 +205,16 @@ def _batches(
             yield width, rows[start : start + size], size
 
 
-def _padded(tokenizer: Any, items: Sequence[_Encoded], width: int) -> dict[str, torch.Tensor]:
-    fills = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+def _pad_id(model: Any) -> int | None:
+    """What the model takes for padding. A decoder reads its score at the last token that is not
+    this one, whatever the tokenizer fills with."""
+    return model.config.get_text_config().pad_token_id
+
+
+def _padded(
+    tokenizer: Any, items: Sequence[_Encoded], width: int, pad_id: int | None
+) -> dict[str, torch.Tensor]:
+    fills = {"input_ids": pad_id, "token_type_ids": tokenizer.pad_token_type_id}
     padded: dict[str, list[list[int]]] = {}
     for key in items[0].inputs:
         padded[key] = []

@@ -93,8 +93,10 @@ def fetch_reward_model(entry: str, resources_dir: Path = RESOURCES_DIR) -> Path:
         ignored=HUB_IGNORED,
     )
     where = f"{source.where}: {directory}"
-    _check_directory(directory, where)
+    check_exists(directory, where)
+    # First: what the outputs of an unknown type are, nobody can say.
     _check_type(read_config(directory, where), where)
+    _check_directory(directory, where)
     return directory
 
 

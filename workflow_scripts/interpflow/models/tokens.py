@@ -281,8 +281,11 @@ def _not_a_continuation(tokenizer: Any, prompt: str, answer: str) -> UserError:
     )
 
 
-def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
-    """Messages ({"role", "content"}) in the chat template, up to where the model's turn begins.
+def render_chat(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], *, is_complete: bool = False
+) -> str:
+    """Messages ({"role", "content"}) in the chat template, up to where the model's turn begins; a
+    conversation that is complete has no further turn.
 
     Dates are fixed and thinking is off, as in `apply_template`. What the template itself refuses
     (many know no system message) raises jinja2.TemplateError.
@@ -292,7 +295,7 @@ def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
         [dict(message) for message in messages],
         chat_template=FIXED_DATE_MACRO + template if "strftime_now" in template else template,
         tokenize=False,
-        add_generation_prompt=True,
+        add_generation_prompt=not is_complete,
         date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
         enable_thinking=False,
     )

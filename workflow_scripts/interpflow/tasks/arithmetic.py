@@ -47,7 +47,14 @@ CORRECTION = re.compile(
     r"\b(?:wait|actually|correction|sorry|mistake|rather|instead|let me (?:re|check))\w*\b", re.I
 )
 LEAD = re.compile(
-    r"[\s:=≈(\[{\"'“]*(?:[A-Za-z]\s*=\s*)?(?:(?:exactly|about|approximately|just)\s+)?(?:\\boxed\s*\{)?\s*"
+    r"[\s:=≈(\[{\"'“$]*(?:[A-Za-z]\s*=\s*)?(?:(?:exactly|about|approximately|just)\s+)?(?:\\boxed\s*\{)?\s*"
+)
+# A sign that stands apart from its number, or is spelled; elsewhere a dash before a blank subtracts
+# or begins a line of a list.
+SPACED_SIGN = re.compile(
+    r"((?:[=≈:(]|\b(?:is|equals))[^\S\n]*+|^\s*+(?=[a-z]))(?:-[^\S\n]+|(?:minus|negative)[^\S\n]+)"
+    r"(?=[$€£]?\d)",
+    re.IGNORECASE,
 )
 EQUALS = re.compile(r"(?<![<>!=:])=(?!=)|≈|≅")
 SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
@@ -58,6 +65,7 @@ RESULT = re.compile(
 )
 CHECK = re.compile(r"\b(?:check|verif\w+|indeed|because|since|as)\b", re.IGNORECASE)
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+OPTION = re.compile(r"\(?([A-Za-z])\)\s+(\S.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def read_answer(generated: str, gold_kind: str) -> Reading:
         return Reading(None, "empty", None, "empty")
     if gold_kind == "text":
         return _read_text(text)
-    text = plain_text(MARKUP.sub("", text))
+    text = SPACED_SIGN.sub(r"\1-", plain_text(MARKUP.sub("", text)))
     strict = _first_statement(text) or _equation(text)
     if strict is not None:
         value, rule = strict
@@ -111,13 +119,13 @@ def is_correct(value: str | None, gold: str | None, gold_kind: str) -> bool | No
 
     Numbers must be equal exactly. Only where the gold number has no finite decimal form, a decimal
     of at least two places counts that is less than one unit of its last place away: 0.33 and
-    0.333 for 1/3, not 0.3. Texts must be equal but for case, punctuation, articles and spaces.
-    Nothing read is wrong.
+    0.333 for 1/3, not 0.3. Texts must be equal but for case, punctuation, articles and spaces; of
+    an option ("B) whale") its letter or its text alone will do. Nothing read is wrong.
     """
     if gold is None or not gold_kind:
         return None
     if gold_kind == "text":
-        return value is not None and _normalised(value) == _normalised(gold)
+        return value is not None and _normalised(value) in _forms(gold)
     truth = parse_number(gold)
     if truth is None:
         return None
@@ -271,10 +279,20 @@ def _read_text(text: str) -> Reading:
     return Reading(found, rule, found, rule)
 
 
+def _forms(gold: str) -> set[str]:
+    """A gold text as it may be stated, normalised."""
+    option = OPTION.fullmatch(gold.strip())
+    if option is None:
+        return {_normalised(gold)}
+    letter, text = option[1].casefold(), _normalised(option[2])
+    return {letter, text, f"{letter} {text}"}
+
+
 def _normalised(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = re.sub(r"[^\w\s]", " ", folded)
-    return " ".join(ARTICLES.sub(" ", words).split()) or " ".join(folded.split())
+    forms = ARTICLES.sub(" ", words), words, folded
+    return next((form for each in forms if (form := " ".join(each.split()))), "")
 
 
 def _places(value: Fraction) -> int | None:

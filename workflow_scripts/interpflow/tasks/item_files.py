@@ -33,6 +33,7 @@ NOT_VARIANTS = frozenset(
 # A key that fewer rows have, and that nearly is one of most rows' keys, is a slip.
 RARE_SHARE, COMMON_SHARE, NEAR = 0.05, 0.5, 0.75
 PARAPHRASE = "paraphrase"
+FINAL_ANSWER = "####"
 KEPT, NOT_KEPT = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false"})
 
 
@@ -235,6 +236,12 @@ def _checked(
                     f"row {entry.row}: {text!r} is no text", where=where,
                     remedy="prompts and their variants are texts, in quotes",
                 )  # fmt: skip
+        if isinstance(entry.answer, (list, dict)):
+            raise UserError(
+                f"row {entry.row}: the gold answer {entry.answer!r:.60} is neither text nor number",
+                where=where,
+                remedy="name a column of single answers in robustness.data.columns.answer",
+            )
         question = (entry.question or "").strip()
         base_id = content_hash([source, " ".join(question.split()).casefold()])
         reason = entry.reason
@@ -242,7 +249,7 @@ def _checked(
             reason = "empty prompt"
         elif not reason and base_id in seen:
             reason = "repeated prompt"
-        elif not reason and has_answers and (entry.answer is None or not str(entry.answer).strip()):
+        elif not reason and has_answers and _is_missing(entry.answer):
             reason = "no gold answer"
         if not reason:
             seen.add(base_id)
@@ -265,13 +272,23 @@ def _item(entry: Entry, source: str) -> BaseItem:
     )
 
 
+def _final(answer: Any) -> str:
+    """An answer as text: of a worked solution that marks its end (GSM8K), what follows the mark."""
+    return str(answer).rpartition(FINAL_ANSWER)[2].strip()
+
+
+def _is_missing(answer: Any) -> bool:
+    """Nothing, blanks, or what tables of numbers hold where one is missing."""
+    return answer is None or answer != answer or not _final(answer)
+
+
 def _gold(question: str, answer: Any) -> tuple[str | None, GoldKind, str | None]:
     if answer is None:
         value = evaluate_expression(question)
         if value is None:
             return None, "", None
         return canonical(value), "number", f" {written(value)}"
-    text = str(answer).strip()
+    text = _final(answer)
     value = parse_number(text)
     return (text, "text", f" {text}") if value is None else (canonical(value), "number", f" {text}")
 

@@ -69,7 +69,8 @@ def run_inference(
     texts = [each.text for each in
              templated_prompts(tokenizer, examples, model_settings.chat_template)]  # fmt: skip
     scores = continuation_log_probs(
-        model, tokenizer, texts, [row["continuation"] for row in examples],
+        model, tokenizer, texts,
+        [continued(text, row["continuation"]) for text, row in zip(texts, examples)],
         top_k=settings.inference.top_k, ends=end_tokens(model, tokenizer),
         token_budget=tokens_per_batch, progress=logger,
     )  # fmt: skip
@@ -104,6 +105,12 @@ def run_inference(
         tokenizer_digest=tokenizer_sha256(tokenizer), tokens_per_batch=tokens_per_batch,
         provenance=provenance,
     )  # fmt: skip
+
+
+def continued(text: str, continuation: str | None) -> str | None:
+    """A continuation as it follows a text: without its blank where the text ends in white space, as
+    the turn of many chat templates does."""
+    return continuation.lstrip() if continuation and text[-1:].isspace() else continuation
 
 
 def answerable(model: Any, scores: Sequence[ContinuationScore], max_new_tokens: int) -> list[bool]:
