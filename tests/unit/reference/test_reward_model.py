@@ -12,18 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from interpflow.config.settings import ReferenceTraining
 from interpflow.errors import UserError
 from interpflow.models.acquire import ModelSource, load_transformer
-from interpflow.models.reference.problem_corpus import with_unknown_words
-from interpflow.models.reference.recipe import ArchitectureConfig
+from interpflow.models.reference.architecture import build_model
+from interpflow.models.reference.problem_corpus import ProblemMaterial, with_unknown_words
+from interpflow.models.reference.recipe import ArchitectureConfig, recipe_of
 from interpflow.models.reference.release import RECORD_NAME, REFERENCE_DIR
-from interpflow.models.reference.reward_architecture import (
-    MASK,
-    build_pair_tokenizer,
-    build_reward_model,
-)
+from interpflow.models.reference.reward_architecture import build_reward_model
 from interpflow.models.reference.reward_card import reward_card_text
 from interpflow.models.reference.reward_corpus import (
     WRONG,
@@ -35,16 +33,16 @@ from interpflow.models.reference.reward_evaluate import pair_scores, reward_metr
 from interpflow.models.reference.reward_objective import (
     NOT_ASKED,
     Row,
-    TokenReadouts,
     draw_rows,
     encode_reward_rows,
     reward_losses,
 )
-from interpflow.models.reference.reward_recipe import REWARD_NAME, RewardRecipe, StepRows
+from interpflow.models.reference.reward_recipe import REWARD_NAME, RewardRecipe
 from interpflow.models.reference.reward_release import (
     load_reward_reference,
     write_reward_release,
 )
+from interpflow.models.reference.reward_tokenizer import build_pair_tokenizer
 from interpflow.models.reference.reward_train import train_reward
 from interpflow.models.reference.train import weights_digest
 from interpflow.models.reward import load_reward_model
@@ -55,11 +53,9 @@ from interpflow.tasks.word_problems import held_out
 DIRECTORY = REFERENCE_DIR / REWARD_NAME
 released = pytest.mark.skipif(not DIRECTORY.is_dir(), reason="no reward model is released")
 MIN_OVERALL, MIN_KIND = 0.9, 0.75
-TOKENIZER = build_pair_tokenizer(256)
-SMALL = RewardRecipe(
-    first_steps=1, steps=3, first_rows=StepRows(0, 2, 2), rows=StepRows(2, 2, 2),
-    architecture=ArchitectureConfig(hidden=32, layers=2, heads=2, feed_forward=48),
-)  # fmt: skip
+TOKENIZER = build_pair_tokenizer(512)
+SMALL = RewardRecipe(steps=3, problems=2, new_width=32)
+WIDTH = 64
 
 
 def quiet(line: str) -> None:
@@ -93,58 +89,114 @@ def test_made_up_names_replace_known_ones_and_no_number() -> None:
         ]
 
 
+def base_model() -> LlamaForCausalLM:
+    """An untrained decoder of word problems."""
+    small = ArchitectureConfig(hidden=WIDTH, layers=2, heads=2, feed_forward=96)
+    return build_model(small, TOKENIZER, 0)
+
+
+def test_a_pair_is_the_prompt_with_its_answer() -> None:
+    problem = draw(random.Random(0), 2, from_held_out=False)
+    together = problem.prompt + problem.chain
+    prompted = ProblemMaterial(recipe_of("word_problems")).tokenizer(together)["input_ids"]
+    pair = TOKENIZER(problem.question, right_answer(problem))["input_ids"]
+    assert pair == [*prompted, TOKENIZER.eos_token_id]
+    n_texts = sum(
+        len(TOKENIZER(text, add_special_tokens=False)["input_ids"])
+        for text in (problem.question, right_answer(problem))
+    )
+    assert TOKENIZER.num_special_tokens_to_add(pair=True) == len(pair) - n_texts
+
+
 def test_rows_are_encoded_as_the_tokenizer_encodes_pairs() -> None:
-    rows, pairs = draw_rows(SMALL, SMALL.rows, random.Random(2))
+    rows, pairs = draw_rows(SMALL, random.Random(2))
     batch = encode_reward_rows(rows, pairs, TOKENIZER)
-    mask_id = TOKENIZER.convert_tokens_to_ids(MASK)
     for at, row in enumerate(rows):
-        ids = batch.ids[at][batch.mask[at] == 1].tolist()
-        expected = TOKENIZER(row.question, row.answer)["input_ids"]
-        asked = batch.target[at] != NOT_ASKED
-        assert len(ids) == len(expected)
-        assert int(asked.sum()) == len(row.hidden) == ids.count(mask_id)
-        restored = batch.ids[at].where(~asked, batch.target[at])[: len(ids)].tolist()
-        assert restored == expected
+        ids = TOKENIZER(row.question, row.answer)["input_ids"]
+        assert batch.ids[at, : len(ids)].tolist() == ids
+        assert batch.last[at] == len(ids) - 1
+        n_answer = len(TOKENIZER(row.answer, add_special_tokens=False)["input_ids"])
+        asked = (batch.wrong[at] != NOT_ASKED).nonzero()[:, 0]
+        assert len(ids) - n_answer - 1 <= int(asked.min()) <= int(asked.max()) == len(ids) - 1
     for better, worse in pairs:
         assert rows[better].question == rows[worse].question
         assert (batch.wrong[better] != 1).all()
         assert (batch.wrong[worse] == 1).any()
 
 
-def test_only_the_first_false_tokens_of_a_slip_are_called_wrong() -> None:
-    row = Row("", "3 + 4 = 8. The answer is 8.", right="3 + 4 = 7. The answer is 7.")
-    batch = encode_reward_rows([row], [], TOKENIZER)
-    wrong = [
-        TOKENIZER.convert_ids_to_tokens(int(token))
-        for token, label in zip(batch.ids[0], batch.wrong[0], strict=True)
-        if label == 1
-    ]
-    assert wrong == ["Ġ8", "Ġ8"]
+@pytest.mark.parametrize(
+    ("shown", "labels"),
+    [
+        ("3 + 4 = 7. The answer is 7.", [0] * 12),
+        ("3 + 4 = 8. The answer is 8.", [0] * 4 + [1] + [None] * 6 + [1]),
+        ("3 + 4 = 7.", [0] * 6 + [1]),
+        ("", [1]),
+        ("3 + 4 = 7. The answer is 7. The answer", [0] * 11 + [1, None, 1]),
+    ],
+)
+def test_the_first_false_token_and_the_end_are_wrong(shown: str, labels: list[int | None]) -> None:
+    batch = encode_reward_rows([Row("Why?", shown, "3 + 4 = 7. The answer is 7.")], [], TOKENIZER)
+    asked = [None if label == NOT_ASKED else label for label in batch.wrong[0].tolist()]
+    assert asked[-len(labels) :] == labels
+    assert set(asked[: -len(labels)]) == {None}
+
+
+def test_the_base_is_taken_over_and_new_layers_look_one_token_back() -> None:
+    base = base_model()
+    rows, pairs = draw_rows(SMALL, random.Random(3))
+    batch = encode_reward_rows(rows, pairs, TOKENIZER)
+    model = build_reward_model(
+        base, TOKENIZER, batch.ids, new_layers=2, new_width=32, seed=0
+    ).eval()
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        found = model.model(batch.ids, output_hidden_states=True, output_attentions=True)
+        own = base.model(batch.ids, output_hidden_states=True).hidden_states
+    real = batch.ids != TOKENIZER.pad_token_id
+    assert found.hidden_states[2][..., WIDTH:][real].norm(dim=-1).std() < 1e-3
+    similar = torch.cosine_similarity(found.hidden_states[1][..., :WIDTH], own[1], dim=-1)[real]
+    assert float(similar.mean()) > 0.9
+    back, here = found.attentions[2].split([2, 1], 1)
+    assert float(back.diagonal(-1, 2, 3).min()) > 0.95
+    assert float(here.diagonal(0, 2, 3).min()) > 0.95
+
+
+def small_run(seed: int, steps: int = 3) -> Any:
+    return train_reward(replace(SMALL, steps=steps), seed, TOKENIZER, quiet, base_model())
 
 
 def test_equal_seeds_give_equal_weights() -> None:
-    digests = [weights_digest(train_reward(SMALL, s, TOKENIZER, quiet).model) for s in (0, 0, 1)]
+    digests = [weights_digest(small_run(seed).model) for seed in (0, 0, 1)]
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_only_what_is_new_learns() -> None:
+    before = {name: p.clone() for name, p in small_run(0, 0).model.named_parameters()}
+    changed = {
+        name for name, p in small_run(0, 3).model.named_parameters()
+        if not torch.equal(p, before[name])
+    }  # fmt: skip
+    assert changed
+    old = ("model.embed_tokens.", "model.layers.0.", "model.layers.1.")
+    assert not any(name.startswith(old) for name in changed)
+    assert {"model.norm.weight", "score.weight"} <= changed
+
+
 def test_each_part_of_the_loss_teaches() -> None:
-    model = build_reward_model(SMALL.architecture, TOKENIZER, 0)
-    readouts = TokenReadouts(SMALL.architecture.hidden, len(TOKENIZER))
-    batch = encode_reward_rows(*draw_rows(SMALL, SMALL.rows, random.Random(3)), TOKENIZER)
-    losses = reward_losses(model, readouts, batch, SMALL)
-    assert losses.pairs is not None
-    assert float(losses.total.detach()) == pytest.approx(
-        losses.pairs + losses.tokens + losses.masked
-    )
-    assert losses.pairs == pytest.approx(math.log(2), abs=0.1)
+    model = small_run(0, 0).model
+    model.requires_grad_(True)
+    readout = torch.nn.Linear(model.config.hidden_size, 1)
+    batch = encode_reward_rows(*draw_rows(SMALL, random.Random(3)), TOKENIZER)
+    losses = reward_losses(model, readout, batch, 0.5)
+    assert float(losses.total.detach()) == pytest.approx(losses.pairs + 0.5 * losses.tokens)
     losses.total.backward()
-    for part in (model.classifier.weight, readouts.wrong.weight, readouts.bias):
+    for part in (model.score.weight, readout.weight):
         assert part.grad is not None
         assert part.grad.abs().sum() > 0
 
 
 def test_a_release_loads_with_the_same_weights(tmp_path: Path) -> None:
-    run = train_reward(replace(SMALL, steps=2), 0, TOKENIZER, quiet)
+    run = small_run(0, 1)
     kept = {key: value.clone() for key, value in run.model.state_dict().items()}
     write_reward_release(SMALL, 0, run, TOKENIZER, tmp_path)
     model, tokenizer = load_reward_model(str(tmp_path))
@@ -175,14 +227,14 @@ def test_the_tokenizer_still_fits_the_problems() -> None:
 
 @released
 def test_right_answers_score_higher_on_new_held_out_problems() -> None:
-    metrics = reward_metrics(*load_reward_reference(DIRECTORY), per_kind=60, seed=1)
+    metrics = reward_metrics(*load_reward_reference(DIRECTORY), per_kind=40, seed=1)
     accuracy, recorded = metrics["accuracy"], record()["metrics"]["accuracy"]
     assert recorded["overall"] >= MIN_OVERALL
     assert accuracy["overall"] >= MIN_OVERALL - 0.03
     for key, value in recorded.items():
         if key.startswith("kind/"):
             assert value >= MIN_KIND, key
-            assert abs(accuracy[key] - value) < 4 * math.sqrt(max(value * (1 - value), 0.01) / 60)
+            assert abs(accuracy[key] - value) < 4 * math.sqrt(max(value * (1 - value), 0.01) / 40)
     # It reads the question: with another one the right answer loses its lead.
     for kind in ("operand", "operation"):
         assert accuracy[f"kind/{kind}"] > metrics["other_question"][f"kind/{kind}"] + 0.15

@@ -1,6 +1,6 @@
 """The embedded reference models: small models trained from scratch in a few CPU minutes.
 
-Llama decoders that count or solve word problems, and an encoder that scores answers.
+Llama decoders that count or solve word problems, and a classifier that scores answers.
 """
 
 from __future__ import annotations

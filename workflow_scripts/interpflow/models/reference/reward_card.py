@@ -10,8 +10,7 @@ from interpflow.tasks.word_problems import MAX_NUMBER
 def reward_card_text(record: dict[str, Any]) -> str:
     """Markdown with a YAML header; every number comes from the record."""
     name, recipe, metrics = record["name"], record["recipe"], record["metrics"]
-    architecture, accuracy = recipe["architecture"], metrics["accuracy"]
-    other = metrics["other_question"]
+    accuracy, other = metrics["accuracy"], metrics["other_question"]
     rows = [
         f"| {key.replace('/', ': ')} | {accuracy[key]:.3f} | {other[key]:.3f} |" for key in accuracy
     ]
@@ -29,13 +28,14 @@ def reward_card_text(record: dict[str, Any]) -> str:
             "pairs of the right chain of thought and a wrong one (Bradley and Terry 1952), with "
             "questions free of typing errors.",
             "",
-            f"ModernBERT architecture, {record['parameters']:,} parameters "
-            f"({architecture['layers']} layers, width {architecture['hidden']}, "
-            f"{architecture['heads']} heads), one output, bfloat16. Trained from scratch in "
-            f"{recipe['steps']} steps, {record['cpu_seconds'] / 60:.1f} minutes on one CPU core, "
-            f"seed {record['seed']}. A known word is one token; anything else is encoded by its "
-            f"bytes, as the made-up names in {100 * recipe['made_up_share']:.0f} % of the training "
-            "questions were.",
+            f"Llama architecture with one output, {record['parameters']:,} parameters, bfloat16. "
+            f"A decoder of the recipe {recipe['base']} is trained from scratch (seed "
+            f"{record['seed'] + recipe['base_seed']}: it shares no weights with the released one); "
+            f"{recipe['new_layers']} layers on top of it, which compare each token with what the "
+            f"decoder expected, then learn to score in {recipe['steps']} steps (seed "
+            f"{record['seed']}), {record['cpu_seconds'] / 60:.1f} minutes on one CPU core in all. "
+            "A known word is one token; anything else is encoded by its bytes, as the made-up "
+            f"names in {100 * recipe['made_up_share']:.0f} % of the training questions were.",
             "",
             "```python",
             "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
@@ -70,8 +70,9 @@ def reward_card_text(record: dict[str, Any]) -> str:
             "## Limits",
             "",
             f"Knows only this project's problem templates and numbers up to {MAX_NUMBER}; it "
-            "stands in for a reward model where none can be downloaded. Scores of different "
-            "questions should not be compared.",
+            "stands in for a reward model where none can be downloaded. It was trained on the same "
+            "problems as the model whose answers it scores, so that both may misread a question in "
+            "the same way. Scores of different questions should not be compared.",
             "",
         ]
     )

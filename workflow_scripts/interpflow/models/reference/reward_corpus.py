@@ -146,3 +146,11 @@ WRONG: dict[str, Callable[[WordProblem, random.Random], str]] = {
     "other problem": _other_problem,
     "missing step": _missing_step,
 }
+# What only the numbers give away takes far longer to learn than the rest.
+NUMBER_FAULTS = ("arithmetic", "operand", "statement", "other problem")
+OTHER_FAULTS = tuple(kind for kind in WRONG if kind not in NUMBER_FAULTS)
+
+
+def drawn_kinds(rng: random.Random) -> list[str]:
+    """Three kinds of fault to train on: two of numbers, and another."""
+    return [*rng.sample(NUMBER_FAULTS, 2), rng.choice(OTHER_FAULTS)]

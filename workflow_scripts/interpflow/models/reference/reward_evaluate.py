@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import ModernBertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from interpflow.models.reference.reward_corpus import WRONG, draw, right_answer, wrong_answer
 
@@ -45,7 +45,7 @@ def held_out_pairs(per_kind: int, seed: int = EVALUATION_SEED) -> list[HeldOutPa
 
 @torch.no_grad()
 def pair_scores(
-    model: ModernBertForSequenceClassification,
+    model: LlamaForSequenceClassification,
     tokenizer: PreTrainedTokenizerFast,
     questions: Sequence[str],
     answers: Sequence[str],
@@ -63,7 +63,7 @@ def pair_scores(
 
 
 def reward_metrics(
-    model: ModernBertForSequenceClassification,
+    model: LlamaForSequenceClassification,
     tokenizer: PreTrainedTokenizerFast,
     per_kind: int = PAIRS_PER_KIND,
     seed: int = EVALUATION_SEED,

@@ -4,50 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from interpflow.models.reference.recipe import ArchitectureConfig, OptimizerConfig
+from interpflow.models.reference.recipe import OptimizerConfig
 
 REWARD_NAME = "reward_model"
-ENCODER = ArchitectureConfig(layers=3, max_positions=256)
-RATES = OptimizerConfig(adamw_lr=8e-3)
-
-
-@dataclass(frozen=True)
-class StepRows:
-    """Rows of a step.
-
-    problems: questions, each with its right answer and `wrong` wrong ones; masked: right answers
-    with some words hidden; drills: rows of `equations` equations without a question, whose results
-    are hidden or, some of them, wrong.
-    """
-
-    problems: int
-    masked: int
-    drills: int
-    wrong: int = 3
-    equations: int = 8
-
-
-FIRST_ROWS = StepRows(problems=0, masked=26, drills=14)
-ROWS = StepRows(problems=9, masked=6, drills=6)
+RATES = OptimizerConfig(muon_lr=0.03, adamw_lr=2e-3, warmup_share=0.05)
 
 
 @dataclass(frozen=True)
 class RewardRecipe:
-    """How many steps of which rows, weights of the two token losses, and the encoder's sizes.
+    """A decoder of word problems, some further layers, and how they learn to score.
 
-    First the encoder learns to fill in hidden words of right answers, then to tell answers apart:
-    pairs from the beginning teach next to no arithmetic in as many steps. made_up_share: of the
+    base: the reference model that is trained first, from a seed of its own (base_seed is added to
+    the seed), so that the reward model shares no weights with the released one. new_layers are put
+    on top of its layers, which stay as they are, and new_width is added to the residual stream
+    beside theirs. problems: questions per step, each with its right answer and wrong ones.
+    token_weight: of the loss at single tokens beside that of the pairs. made_up_share: of the
     questions, those with made-up names, which the tokenizer spells by bytes, as it does misspelt
     words.
     """
 
     name: str = REWARD_NAME
-    first_steps: int = 380
-    steps: int = 560
-    first_rows: StepRows = FIRST_ROWS
-    rows: StepRows = ROWS
+    base: str = "word_problems"
+    base_seed: int = 1000
+    new_layers: int = 2
+    new_width: int = 32
+    steps: int = 240
+    problems: int = 10
+    token_weight: float = 1.0
     made_up_share: float = 0.2
-    wrong_weight: float = 1.0
-    masked_weight: float = 1.0
-    architecture: ArchitectureConfig = ENCODER
+    max_positions: int = 512
     optimizer: OptimizerConfig = RATES

@@ -12,15 +12,15 @@ import torch
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    ModernBertForSequenceClassification,
+    LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
 )
 
 from interpflow.models.reference.release import PACKAGES, RECORD_NAME
-from interpflow.models.reference.reward_architecture import build_pair_tokenizer
 from interpflow.models.reference.reward_card import reward_card_text
 from interpflow.models.reference.reward_evaluate import reward_metrics
 from interpflow.models.reference.reward_recipe import RewardRecipe
+from interpflow.models.reference.reward_tokenizer import build_pair_tokenizer
 from interpflow.models.reference.reward_train import RewardRun, train_reward
 from interpflow.models.reference.train import (
     Progress,
@@ -43,7 +43,7 @@ def train_reward_reference(
     versions give equal weights. Returns the content of training.json.
     """
     recipe = recipe or RewardRecipe()
-    tokenizer = build_pair_tokenizer(recipe.architecture.max_positions)
+    tokenizer = build_pair_tokenizer(recipe.max_positions)
     run = train_reward(recipe, seed, tokenizer, progress)
     progress(f"{recipe.name}: trained in {run.cpu_seconds:.0f} CPU s, evaluating")
     write_reward_release(recipe, seed, run, tokenizer, Path(out_dir))
@@ -92,11 +92,11 @@ def evaluate_reward_release(directory: Path) -> dict[str, Any]:
 
 def load_reward_reference(
     directory: Path,
-) -> tuple[ModernBertForSequenceClassification, PreTrainedTokenizerFast]:
+) -> tuple[LlamaForSequenceClassification, PreTrainedTokenizerFast]:
     """Model in float32, in evaluation mode, and its tokenizer."""
     model = AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    assert isinstance(model, ModernBertForSequenceClassification)
+    assert isinstance(model, LlamaForSequenceClassification)
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     return model.eval(), tokenizer
 
