@@ -19,7 +19,7 @@ import torch
 from interpflow.errors import UserError
 from interpflow.models.tokens import render_chat
 
-BUCKETS = (16, 32, 48, 64, 80, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
+BUCKETS = (*range(8, 128, 8), 128, 160, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 # A question that is cut keeps its end, next to the answer; an answer that leaves it less room than
 # this is cut itself, at its end.
