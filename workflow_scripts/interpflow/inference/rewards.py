@@ -21,7 +21,7 @@ from interpflow.models.tokens import render_chat
 
 BUCKETS = (*range(8, 128, 8), 128, 160, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 # On a CPU, what stays in a core's cache is fastest.
-TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
+TOKENS_PER_BATCH = {"cpu": 512, "cuda": 16384}
 # A question that is cut keeps its end, next to the answer; an answer that leaves it less room than
 # this is cut itself, at its end.
 LEAST_QUESTION_TOKENS = 16
