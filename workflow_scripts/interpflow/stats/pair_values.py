@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:  # tables come as they are; importing it would cost every light rule its start
+    import pandas as pd
 
 SITE = ["component", "layer", "head", "slot"]
 
@@ -48,7 +51,7 @@ def clusters_of(families: np.ndarray) -> np.ndarray | None:
 
 def first_of_pair(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per pair, by pair id: what does not depend on the place patched."""
-    real = pd.DataFrame(rows[rows["donor"] == "real"])
+    real = rows[rows["donor"] == "real"]
     return real.drop_duplicates(subset=["pair_id"]).set_index("pair_id")
 
 
