@@ -100,7 +100,7 @@ def small(reward_directory: Path) -> dict[str, Any]:
             "inference": {"activations": {"max_items": 16}},
             "scoring": {"reward_models": [str(reward_directory)], "judge": True},
             "analysis": {"n_permutations": 99, "n_resamples": 99},
-            "mediation": {"n_pairs": 16},
+            "mediation": {"n_pairs": 16, "families": ["typo", "style", "rewrite"]},
         },
     }
 
