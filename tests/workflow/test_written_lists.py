@@ -37,6 +37,7 @@ class Service:
     def __init__(self) -> None:
         self.lexicon = load_lexicon()
         self.labels: Counter[bool] = Counter()
+        self.asked: Counter[str] = Counter()
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         text = json.dumps(body["messages"], ensure_ascii=False).replace('\\"', '"')
@@ -48,8 +49,10 @@ class Service:
             truth = category[1] in self.lexicon.categories_of(judged[1])
             right = draw.random() < (SENSITIVITY if truth else SPECIFICITY)
             return {"choice": "yes" if truth == right else "no"}
-        # Equal texts with another sample are new draws: a service does not repeat itself.
-        draw = random.Random()
+        # Equal texts with another sample are new draws: a service does not repeat itself. The same
+        # ones in every run, or one run in many would be left short of a list by its last round.
+        self.asked[text] += 1
+        draw = random.Random(f"{content_hash(text)} {self.asked[text]}")
         shapes = re.findall(r"List \d+: (\d+) words, of which (\d+) ", text)
         return {"lists": [self._list(category[1], int(n), int(k), draw) for n, k in shapes]}
 
