@@ -64,6 +64,7 @@ rule robustness_benchmark:
         "logs/robustness_benchmark/{model}.log",
     wildcard_constraints:
         model=one_of(ROBUSTNESS_MODELS),
+    priority: 1  # the longest chain of jobs
     conda:
         "../envs/main.yaml"
     threads: 1

@@ -150,6 +150,7 @@ rule robustness_generation:
         not_made="results/robustness/not_made.parquet",
     log:
         "logs/robustness_generation.log",
+    priority: 1  # the longest chain of jobs
     conda:
         "../envs/main.yaml"
     threads: 1

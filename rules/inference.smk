@@ -43,6 +43,7 @@ rule robustness_inference:
         "logs/robustness_inference/{model}.log",
     wildcard_constraints:
         model=one_of(ROBUSTNESS_MODELS),
+    priority: 1  # the longest chain of jobs
     conda:
         "../envs/main.yaml"
     threads: 1

@@ -162,6 +162,7 @@ rule robustness_mediation:
         "logs/robustness_mediation/{model}.log",
     wildcard_constraints:
         model=one_of(ROBUSTNESS_MODELS),
+    priority: 1  # the longest chain of jobs
     conda:
         "../envs/main.yaml"
     threads: 1

@@ -18,6 +18,7 @@ rule robustness_rewards:
         "logs/robustness_rewards/{model}.log",
     wildcard_constraints:
         model=one_of(ROBUSTNESS_MODELS),
+    priority: 1  # the longest chain of jobs
     conda:
         "../envs/main.yaml"
     threads: 1

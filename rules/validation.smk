@@ -39,6 +39,7 @@ rule robustness_validation:
         document="results/robustness/validation.json",
     log:
         "logs/robustness_validation.log",
+    priority: 1  # the longest chain of jobs
     conda:
         "../envs/main.yaml"
     threads: 1
