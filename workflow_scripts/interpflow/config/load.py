@@ -29,6 +29,15 @@ def load_config(path: Path | str) -> Config:
     return parse_config(raw, where=str(source))
 
 
+def any_config(config: Config | Mapping[str, Any] | Path | str) -> Config:
+    """Settings as a notebook gives them: parsed, as a mapping, or the path of a YAML file."""
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, Path | str):
+        return load_config(config)
+    return parse_config(config, where="config")
+
+
 def parse_config(raw: object, *, where: str = "config.yaml") -> Config:
     """Validate settings already parsed from YAML (Snakemake's `config`).
 

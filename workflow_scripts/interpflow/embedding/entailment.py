@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -12,8 +11,9 @@ import numpy as np
 
 from interpflow.embedding.equal_lengths import each_batch, plan
 from interpflow.embedding.model_files import model_directory
-from interpflow.embedding.sentences import check_device
 from interpflow.errors import UserError
+from interpflow.models.classifiers import load_classifier
+from interpflow.models.devices import check_device
 from interpflow.models.memory import check_fits_memory
 
 ENTAILMENT = "entailment"
@@ -103,36 +103,14 @@ def _longest(classifier: Any, tokenizer: Any) -> int:
 
 
 def _load(model: str, device: str) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     where = f"nli {model}"
     directory = model_directory(model, where)
     check_device(device, where)
     check_fits_memory(directory, model, "float32", device)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        classifier, loading = AutoModelForSequenceClassification.from_pretrained(
-            directory, dtype="float32", use_safetensors=True, local_files_only=True,
-            output_loading_info=True,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError,
-            SafetensorError) as error:  # fmt: skip
-        raise UserError(
-            f"the model cannot be loaded as a sequence classifier: {error}",
-            where=f"{where}: {directory}",
-            remedy="choose a model of natural-language inference that transformers knows",
-        ) from error
-    _check_loaded(loading, where, directory)
-    return classifier.to(device).eval(), tokenizer
-
-
-def _check_loaded(loading: Mapping[str, Any], where: str, directory: Path) -> None:
-    missing = sorted(map(str, [*loading["missing_keys"], *(loading.get("mismatched_keys") or ())]))
-    if missing:
-        raise UserError(
-            f"{len(missing)} weights are missing or of the wrong shape in the files, and would be "
-            f"random: {missing[0]} …",
-            where=f"{where}: {directory}",
-            remedy="choose a model that was trained as a sequence classifier",
-        )
+    return load_classifier(
+        directory,
+        device=device,
+        where=f"{where}: {directory}",
+        if_unloadable="choose a model of natural-language inference that transformers knows",
+        if_incomplete="choose a model that was trained as a sequence classifier",
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from interpflow.errors import UserError
 from interpflow.models.files import PICKLE_SUFFIXES
-from interpflow.models.hub import HUB_ID, download
+from interpflow.models.hub import download, pinned_name
 from interpflow.tables.provenance import file_digest
 
 BUILT_IN = "minilm"
@@ -78,26 +78,17 @@ def _local(model: str, where: str) -> Path | None:
     directory = Path(model).expanduser()
     if directory.is_dir():
         return directory
-    name, _, revision = model.partition("@")
-    if not HUB_ID.fullmatch(name) or directory.is_absolute() or name.startswith("."):
-        raise UserError(
-            f"there is no model {model!r}: no such directory",
-            where=where,
-            remedy=f"name {BUILT_IN} (built in, for embeddings), a directory, or a model of the "
-            "hub as owner/name@revision",
-        )
-    if not revision:
-        raise UserError(
-            f"{name} needs a revision, or its results cannot be reproduced",
-            where=where,
-            remedy=f"write {name}@revision with a commit of the model's repository; there is no "
-            "directory of that name",
-        )
+    _pinned(model, where)
     return None
 
 
+def _pinned(model: str, where: str) -> tuple[str, str]:
+    choices = f"{BUILT_IN} (built in, for embeddings)"
+    return pinned_name(model, what="model", where=where, choices=choices, lost="results")
+
+
 def _downloaded(model: str, where: str) -> Path:
-    name, _, revision = model.partition("@")
+    name, revision = _pinned(model, where)
     return download(
         name, revision, where=f"{where}: {model}", allowed=[*FILE_PATTERNS, "*/*.json",
         "*/*.safetensors"], ignored=IGNORED,

@@ -12,6 +12,7 @@ import numpy as np
 from interpflow.embedding.equal_lengths import each_batch, plan
 from interpflow.embedding.model_files import BUILT_IN, model_directory
 from interpflow.errors import UserError
+from interpflow.models.devices import check_device
 from interpflow.models.memory import check_fits_memory
 
 logger = logging.getLogger("embedding")
@@ -114,18 +115,6 @@ def load_encoder(model: str, device: str = "cpu") -> Any:
             "version, and runs no code of its own",
         ) from error
     return encoder.eval()
-
-
-def check_device(device: str, where: str) -> None:
-    """Raise UserError for a CUDA device that is not there."""
-    import torch
-
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"the device {device!r} is not available",
-            where=where,
-            remedy="use device 'cpu', or run where a CUDA device is visible",
-        )
 
 
 def _prompt(encoder: Any) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from interpflow.errors import UserError
+from interpflow.models.devices import check_device
 from interpflow.models.files import check_model_directory, read_config
 from interpflow.models.hub import HUB_ID, download
 from interpflow.models.memory import check_fits_memory
@@ -126,12 +127,7 @@ def load_transformer(
             where=f"model {source.name}",
             remedy=f"use one of {', '.join(DTYPES)}",
         )
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"the device {device!r} is not available",
-            where=f"model {source.name}",
-            remedy="use device 'cpu', or run where a CUDA device is visible",
-        )
+    check_device(device, f"model {source.name}")
     directory = fetch(source, resources_dir)
     check_fits_memory(directory, source.name, chosen, device)
     trusted = source.trust_remote_code

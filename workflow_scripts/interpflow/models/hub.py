@@ -11,6 +11,30 @@ from interpflow.errors import UserError
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+def pinned_name(entry: str, *, what: str, where: str, choices: str, lost: str) -> tuple[str, str]:
+    """(owner/name, revision) of an entry that is no directory.
+
+    what, choices, lost: for the messages, what kind of model it is, what may be named instead, and
+    what a model without a revision makes impossible to reproduce. Raises UserError, naming
+    `where`, for what is no hub id and for one without its revision.
+    """
+    name, _, revision = entry.partition("@")
+    if not HUB_ID.fullmatch(name) or name.startswith(".") or Path(entry).expanduser().is_absolute():
+        raise UserError(
+            f"there is no {what} {entry!r}: no such directory",
+            where=where,
+            remedy=f"name {choices}, a directory, or a model of the hub as owner/name@revision",
+        )
+    if not revision:
+        raise UserError(
+            f"{name} needs a revision, or its {lost} cannot be reproduced",
+            where=where,
+            remedy=f"write {name}@revision with a commit of the model's repository; there is no "
+            "directory of that name",
+        )
+    return name, revision
+
+
 def download(
     repository: str, revision: str, *, where: str, allowed: Sequence[str], ignored: Sequence[str]
 ) -> Path:

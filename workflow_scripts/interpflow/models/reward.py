@@ -12,8 +12,10 @@ from typing import Any
 
 from interpflow.errors import UserError
 from interpflow.models.acquire import HUB_IGNORED, HUB_PATTERNS
+from interpflow.models.classifiers import load_classifier
+from interpflow.models.devices import check_device
 from interpflow.models.files import check_exists, check_tokenizer, check_weights, read_config
-from interpflow.models.hub import HUB_ID, download
+from interpflow.models.hub import download, pinned_name
 from interpflow.models.memory import check_fits_memory
 from interpflow.paths import RESOURCES_DIR
 
@@ -48,21 +50,13 @@ def reward_source(entry: str, resources_dir: Path = RESOURCES_DIR) -> RewardSour
     directory = Path(entry).expanduser()
     if directory.is_dir():
         return RewardSource(entry, directory)
-    name, at, revision = entry.partition("@")
-    if not HUB_ID.fullmatch(name) or name.startswith(".") or directory.is_absolute():
-        raise UserError(
-            f"there is no reward model {entry!r}: no such directory",
-            where="robustness.scoring.reward_models",
-            remedy=f"name {BUILT_IN} (built in), a directory, or a model of the hub as "
-            "owner/name@revision",
-        )
-    if not at or not revision:
-        raise UserError(
-            f"{name} needs a revision, or its scores cannot be reproduced",
-            where="robustness.scoring.reward_models",
-            remedy=f"write {name}@revision with a commit of the model's repository; there is no "
-            "directory of that name",
-        )
+    name, revision = pinned_name(
+        entry,
+        what="reward model",
+        where="robustness.scoring.reward_models",
+        choices=f"{BUILT_IN} (built in)",
+        lost="scores",
+    )
     return RewardSource(entry, None, name, revision)
 
 
@@ -109,55 +103,24 @@ def load_reward_model(
     the files and would be random (a language model without a classification head), a model that
     does not fit in memory, and a device that is not there.
     """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     directory = fetch_reward_model(entry, resources_dir)
     where = f"reward model {entry}: {directory}"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"the device {device!r} is not available",
-            where=where,
-            remedy="use device 'cpu', or run where a CUDA device is visible",
-        )
+    check_device(device, where)
     check_fits_memory(directory, entry, "float32", device)
-    try:
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            directory,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # named below
-        )
-        model, loading = loaded
-        tokenizer = AutoTokenizer.from_pretrained(
-            directory, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError,
-            AttributeError, SafetensorError) as error:  # fmt: skip
-        raise UserError(
-            f"the model cannot be loaded as a sequence classifier: {error}",
-            where=where,
-            remedy="choose a model that transformers loads as …ForSequenceClassification",
-        ) from error
-    bad = sorted(map(str, [*loading["missing_keys"], *(loading.get("mismatched_keys") or ())]))
-    if bad:
-        raise UserError(
-            f"{len(bad)} weights are missing or of the wrong shape in the files, and would be "
-            f"random: {bad[0]} …",
-            where=where,
-            remedy="choose a model that was trained as a reward model, with its head",
-        )
+    model, tokenizer = load_classifier(
+        directory,
+        device=device,
+        where=where,
+        if_unloadable="choose a model that transformers loads as …ForSequenceClassification",
+        if_incomplete="choose a model that was trained as a reward model, with its head",
+    )
     if not tokenizer.is_fast:
         raise UserError(
             "the tokenizer does not say which tokens are the answer's",
             where=where,
             remedy="add a tokenizer.json (a 'fast' tokenizer) to the model",
         )
-    return model.to(device).eval(), tokenizer
+    return model, tokenizer
 
 
 def _check_directory(directory: Path, where: str) -> None:

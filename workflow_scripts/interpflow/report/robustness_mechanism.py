@@ -31,21 +31,11 @@ COMPONENT_NAMES = {
 
 def shift_map_chart(name: str, effects: Rows) -> AnyChart:
     """How much further typos move states than matched edits of other words do, layer × place."""
-    rows = [
-        row
-        for row in effects
-        if row["metric"] == "cosine_distance"
-        and row["quantity"] == "shift: typo − control"
-        and row["family"].endswith("(confirm)")
-        and row["estimate"] is not None
-    ]
+    rows = _confirmed(effects, "cosine_distance", "shift: typo − control")
     data = [
         {
             "place": f"{COMPONENT_NAMES.get(row['component'], row['component'])}, {row['slot']}",
-            "layer": _layer(row["layer"]),
-            "order": row["layer"],
-            "value": row["estimate"],
-            "label": _significant(row["p_adjusted"]),
+            **_cell(row, row["p_adjusted"]),
         }
         for row in rows
     ]
@@ -64,14 +54,7 @@ def shift_map_chart(name: str, effects: Rows) -> AnyChart:
 
 def attention_map_chart(name: str, effects: Rows) -> AnyChart:
     """Attention to edited words, layer × head, by the token that looks."""
-    rows = [
-        row
-        for row in effects
-        if row["metric"] == "log_did"
-        and row["quantity"] == "attention to edited words: typo"
-        and row["family"].endswith("(confirm)")
-        and row["estimate"] is not None
-    ]
+    rows = _confirmed(effects, "log_did", "attention to edited words: typo")
     title = f"Attention to edited words: {name}"
     if not rows:
         return note(title, "Not run: no attention was kept, or too few prompts of the split.")
@@ -81,10 +64,7 @@ def attention_map_chart(name: str, effects: Rows) -> AnyChart:
         data = [
             {
                 "head": f"head {row['head']}",
-                "layer": _layer(row["layer"]),
-                "order": row["layer"],
-                "value": row["estimate"],
-                "label": _significant(row["p_adjusted"]),
+                **_cell(row, row["p_adjusted"]),
             }
             for row in rows
             if row["slot"] == query
@@ -136,7 +116,7 @@ def restored_tokens_chart(name: str, tokens: Rows, gates: Mapping[str, Any]) -> 
         rows = [row for row in tokens if row["pair_id"] == pair]
         data = [
             {
-                # A space in front keeps Vega from folding equal tokens: the number makes them one.
+                # By place: Vega would fold equal tokens into one.
                 "token": f"{row['position']:03d}",
                 "text": row["token"].replace("\n", "⏎").replace(" ", "·"),
                 "role": row["role"],
@@ -207,10 +187,7 @@ def _head_tiles(effects: Rows) -> AnyChart | None:
         data = [
             {
                 "head": f"head {row['head']}",
-                "layer": _layer(row["layer"]),
-                "order": row["layer"],
-                "value": row["estimate"],
-                "label": _significant(tested.get((row["layer"], row["head"], slot))),
+                **_cell(row, tested.get((row["layer"], row["head"], slot))),
             }
             for row in effects
             if row["direction"] == "denoise"
@@ -225,10 +202,7 @@ def _head_tiles(effects: Rows) -> AnyChart | None:
     patterns = [
         {
             "direction": "restoration" if row["direction"] == "denoise" else "damage",
-            "layer": _layer(row["layer"]),
-            "order": row["layer"],
-            "value": row["estimate"],
-            "label": "",
+            **_cell(row, None),
         }
         for row in effects
         if row["component"] == "pattern"
@@ -322,6 +296,27 @@ def _token_tiles(data: Rows, operator: str) -> AnyChart:
         height=18 * len(layers),
         title=alt.TitleParams(operator.replace("_", " "), fontSize=11),
     )
+
+
+def _confirmed(effects: Rows, metric: str, quantity: str) -> Rows:
+    """The defined cells of one map, as measured on the confirmation split."""
+    return [
+        row
+        for row in effects
+        if (row["metric"], row["quantity"]) == (metric, quantity)
+        and row["family"].endswith("(confirm)")
+        and row["estimate"] is not None
+    ]
+
+
+def _cell(row: Mapping[str, Any], p_value: float | None) -> dict[str, Any]:
+    """What `_tiles` draws of an effect, but for its column."""
+    return {
+        "layer": _layer(row["layer"]),
+        "order": row["layer"],
+        "value": row["estimate"],
+        "label": _significant(p_value),
+    }
 
 
 def _families(rows: Rows) -> int:

@@ -12,6 +12,11 @@ from interpflow.tables.documents import write_document
 from interpflow.tables.provenance import Provenance
 
 
+def manifest_path(directory: Path | str, name: str) -> Path:
+    """Where a model's manifest lies among the results in `directory`."""
+    return Path(directory) / "models" / name / "manifest.json"
+
+
 def write_manifest(
     name: str, settings: ModelSettings, path: Path | str, provenance: Provenance | None = None
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from interpflow.config.counting import CountingSettings
-from interpflow.config.load import load_config, parse_config
+from interpflow.config.load import any_config
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.llm.roles import check_roles, contamination
@@ -24,7 +24,7 @@ from interpflow.studies.counting.written_lists import write_round
 from interpflow.studies.counting.written_quality import written_quality
 from interpflow.studies.counting.written_state import NO_ROUNDS, WrittenRounds
 from interpflow.studies.counting.written_validation import judge_round
-from interpflow.studies.models import write_manifest
+from interpflow.studies.models import manifest_path, write_manifest
 from interpflow.tables.documents import read_document
 
 
@@ -59,7 +59,7 @@ def run_counting(
         rounds=rounds,
     )  # fmt: skip
     for name in settings.counting_models():
-        write_manifest(name, settings.models[name], _manifest(directory, name))
+        write_manifest(name, settings.models[name], manifest_path(directory, name))
         _run_model(settings, study, name, here)
     names = settings.counting_models()
     compare(
@@ -70,7 +70,7 @@ def run_counting(
         "validation": here / "validation.json",
         "written": here / "written_quality.json" if rounds.lists else None,
         "comparison": here / "comparison.parquet",
-        "manifests": [_manifest(directory, name) for name in names],
+        "manifests": [manifest_path(directory, name) for name in names],
         "benchmarks": [here / name / "benchmark.json" for name in names],
         "estimates": [here / name / "benchmark.parquet" for name in names],
         "gates": [here / name / "gates.json" for name in names],
@@ -82,20 +82,11 @@ def run_counting(
 
 
 def _parsed(config: Config | Mapping[str, Any] | Path | str) -> Config:
-    if isinstance(config, Path | str):
-        settings = load_config(config)
-    elif isinstance(config, Config):
-        settings = config
-    else:
-        settings = parse_config(config, where="config")
+    settings = any_config(config)
     if settings.counting is None:
         raise UserError("the counting study is switched off", where="counting",
                         remedy="add `counting: {}` to the config")  # fmt: skip
     return settings
-
-
-def _manifest(directory: Path | str, name: str) -> Path:
-    return Path(directory) / "models" / name / "manifest.json"
 
 
 def _write_rounds(settings: Config, study: CountingSettings, here: Path) -> WrittenRounds:

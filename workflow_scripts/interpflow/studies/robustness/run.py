@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from interpflow.config.load import load_config, parse_config
+from interpflow.config.load import any_config
 from interpflow.config.robustness import RobustnessSettings
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
@@ -15,7 +15,7 @@ from interpflow.llm.preflight import check_purchase, check_services
 from interpflow.llm.roles import check_roles, contamination
 from interpflow.models.acquire import check_source_files
 from interpflow.models.named import model_source
-from interpflow.studies.models import write_manifest
+from interpflow.studies.models import manifest_path, write_manifest
 from interpflow.studies.robustness.answers.inference import run_inference
 from interpflow.studies.robustness.answers.judging import judge_answers
 from interpflow.studies.robustness.answers.rewards import score_rewards
@@ -52,11 +52,11 @@ def run_robustness(
     examples = _make_data(settings, study, here)
     names = settings.robustness_models()
     for name in names:
-        write_manifest(name, settings.models[name], _manifest(directory, name))
+        write_manifest(name, settings.models[name], manifest_path(directory, name))
         _run_model(settings, study, name, examples, here / name)
     inputs = {
         "validation": here / "validation.json",
-        "manifests": [_manifest(directory, name) for name in names],
+        "manifests": [manifest_path(directory, name) for name in names],
         "benchmarks": [here / name / "benchmark.json" for name in names],
         "estimates": [here / name / "benchmark.parquet" for name in names],
         "rewards": [here / name / "rewards.json" for name in names],
@@ -72,12 +72,7 @@ def _parsed(
     config: Config | Mapping[str, Any] | Path | str,
 ) -> tuple[Config, RobustnessSettings]:
     """The settings, with all that is checked before a run of the workflow."""
-    if isinstance(config, Path | str):
-        settings = load_config(config)
-    elif isinstance(config, Config):
-        settings = config
-    else:
-        settings = parse_config(config, where="config")
+    settings = any_config(config)
     if settings.robustness is None:
         raise UserError("the robustness study is switched off", where="robustness",
                         remedy="add `robustness: {}` to the config")  # fmt: skip
@@ -91,10 +86,6 @@ def _parsed(
     if has_gold(settings) is False:
         logger.info("%s", NO_GOLD)
     return settings, settings.robustness
-
-
-def _manifest(directory: Path | str, name: str) -> Path:
-    return Path(directory) / "models" / name / "manifest.json"
 
 
 def _make_data(settings: Config, study: RobustnessSettings, here: Path) -> Path:

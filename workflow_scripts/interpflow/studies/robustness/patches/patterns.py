@@ -74,8 +74,9 @@ def check_own_patterns(patching: Patching) -> None:
     bases = ids_of(pairs, clean=False)
     every = torch.arange(len(pairs), device=model.device)
     metric = contrast_metric(pairs)
-    alone = metric(model.last_logits(bases), every)["logit_difference"].double().cpu().numpy()
-    scale = float(model.last_logits(bases).abs().max())
+    logits = model.last_logits(bases, batch_tokens=patching.tokens_per_batch)
+    alone = metric(logits, every)["logit_difference"].double().cpu().numpy()
+    scale = float(logits.abs().max())
 
     def moved(tables: list[list[int]]) -> np.ndarray:
         found = patched_patterns(
