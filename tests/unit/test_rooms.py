@@ -13,11 +13,11 @@ from interpflow.paths import PROJECT_DIR
 
 PACKAGE = PROJECT_DIR / "workflow_scripts" / "interpflow"
 SCRIPTS = PROJECT_DIR / "workflow_scripts"
-ORDER = ("errors", "paths", "config", "tables", "activations", "tasks", "stats", "models",
-         "engine", "inference", "llm", "embedding", "clustering", "studies", "report",
-         "workflow")  # fmt: skip
-WITHOUT_TORCH = ("errors", "paths", "config", "tables", "activations", "tasks", "stats", "report",
-                 "workflow")  # fmt: skip
+ORDER = ("errors", "paths", "config", "tables", "activations", "experiments", "tasks", "plans",
+         "stats", "models", "engine", "inference", "llm", "embedding", "clustering", "agent",
+         "studies", "report", "workflow")  # fmt: skip
+WITHOUT_TORCH = ("errors", "paths", "config", "tables", "activations", "experiments", "tasks",
+                 "plans", "stats", "agent", "report", "workflow")  # fmt: skip
 LIGHT_SCRIPTS = ("counting_generation", "counting_validation", "counting_benchmark",
                  "counting_effects", "counting_running_count", "counting_comparison",
                  "counting_summary", "counting_figures", "report", "estimate", "why",

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from interpflow.config.base import Name, Settings
 from interpflow.config.counting import CountingSettings
+from interpflow.config.layer_surgery import LayerSurgerySettings
 from interpflow.config.llm import LlmSettings
 from interpflow.config.model import ModelSettings
 from interpflow.config.robustness import RobustnessSettings
@@ -48,6 +49,9 @@ class Config(Settings):
     robustness: RobustnessSettings | None = Field(
         default=None, description="the robustness study; null switches it off"
     )
+    layer_surgery: LayerSurgerySettings | None = Field(
+        default=None, description="the layer surgery study; null switches it off"
+    )
     llm: LlmSettings = LlmSettings()
     reference_models: ReferenceTraining = ReferenceTraining()
 
@@ -61,7 +65,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _known_models(self) -> Config:
-        for study, settings in (("counting", self.counting), ("robustness", self.robustness)):
+        for study in ("counting", "robustness", "layer_surgery"):
+            settings = getattr(self, study)
             for name in (settings.models if settings else None) or []:
                 if name not in self.models:
                     known = ", ".join(self.models)
@@ -79,3 +84,9 @@ class Config(Settings):
         if self.robustness is None:
             return []
         return list(dict.fromkeys(self.robustness.models or self.models))
+
+    def layer_surgery_models(self) -> list[str]:
+        """Names of the models that the layer surgery study takes apart, in the config's order."""
+        if self.layer_surgery is None:
+            return []
+        return list(dict.fromkeys(self.layer_surgery.models or self.models))

@@ -1,0 +1,1 @@
+"""Small language tasks with scorers: facts, words, arithmetic, formats, patterns."""
