@@ -12,6 +12,7 @@ from itertools import islice
 from interpflow.config.identity import derived_seed
 from interpflow.errors import UserError
 from interpflow.tasks.nlp.generated import DRAWS, draws
+from interpflow.tasks.nlp.held_out import held_out
 from interpflow.tasks.nlp.items import TaskItem
 from interpflow.tasks.nlp.listed import LISTED_TASKS, listed_items
 
@@ -30,7 +31,8 @@ def builtin_items(task: str, n: int | None, seed: int) -> list[TaskItem]:
     """`n` different items of a built-in task, chosen or drawn by `seed`.
 
     None: every item of a listed task, `DEFAULT_DRAWN` of a drawn one. A listed task that has no
-    `n` items gives all that it has. Raises UserError for a task that does not exist.
+    `n` items gives all that it has. Drawn items are of families on which the reference model was
+    not trained. Raises UserError for a task that does not exist.
     """
     if task not in BUILTIN_TASKS:
         near = difflib.get_close_matches(task, BUILTIN_TASKS, n=1)
@@ -47,7 +49,8 @@ def builtin_items(task: str, n: int | None, seed: int) -> list[TaskItem]:
 
 def _drawn(task: str, n: int, rng: random.Random) -> list[TaskItem]:
     items: dict[str, TaskItem] = {}
-    for item in islice(draws(task, rng), n * MAX_DRAWS_PER_ITEM):
+    unseen = filter(held_out, draws(task, rng))
+    for item in islice(unseen, n * MAX_DRAWS_PER_ITEM):
         items.setdefault(item.prompt, item)
         if len(items) == n:
             break
