@@ -1,0 +1,1 @@
+"""The automated researcher: typed actions, registered predictions, verdicts by rule."""
