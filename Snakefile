@@ -18,6 +18,8 @@ include: "rules/inference.smk"
 include: "rules/scoring.smk"
 include: "rules/benchmarking.smk"
 include: "rules/mediation.smk"
+include: "rules/surgery.smk"
+include: "rules/agent.smk"
 include: "rules/report.smk"
 include: "rules/inspect.smk"
 
@@ -26,6 +28,7 @@ localrules:
     all,
     counting,
     robustness,
+    layer_surgery,
     report,
     estimate,
     why,
@@ -41,6 +44,7 @@ rule all:
     input:
         PLAN.outputs("counting"),
         PLAN.outputs("robustness"),
+        PLAN.outputs("layer_surgery"),
         PLAN.outputs("report"),
 
 
@@ -52,6 +56,11 @@ rule counting:
 rule robustness:
     input:
         PLAN.outputs("robustness"),
+
+
+rule layer_surgery:
+    input:
+        PLAN.outputs("layer_surgery"),
 
 
 rule report:

@@ -6,7 +6,14 @@ import sys
 sys.path.insert(0, os.path.join(workflow.basedir, "workflow_scripts"))
 
 from interpflow.workflow.parse import check_start, parse_settings
+from interpflow.workflow.layer_surgery_stages import (
+    has_agent,
+    judges_agents,
+    layer_surgery_figures,
+    writes_items,
+)
 from interpflow.workflow.plan import (
+    claim_files,
     comparison_files,
     item_files,
     lexicon_files,
@@ -15,6 +22,7 @@ from interpflow.workflow.plan import (
     report_templates,
     reward_files,
     round_files,
+    task_files,
     templates_file,
 )
 from interpflow.workflow.robustness_stages import (
@@ -30,6 +38,7 @@ SETTINGS, PLAN = parse_settings(config)
 MODELS = list(SETTINGS.models)
 COUNTING_MODELS = SETTINGS.counting_models()
 ROBUSTNESS_MODELS = SETTINGS.robustness_models()
+LAYER_SURGERY_MODELS = SETTINGS.layer_surgery_models()
 ON_GPU = SETTINGS.execution.device == "cuda"
 
 
@@ -87,6 +96,15 @@ def robustness_files(*files):
     return [
         f"results/robustness/{model}/{file}"
         for model in ROBUSTNESS_MODELS
+        for file in files
+    ]
+
+
+def layer_surgery_files(*files):
+    """The layer surgery study's files of each model."""
+    return [
+        f"results/layer_surgery/{model}/{file}"
+        for model in LAYER_SURGERY_MODELS
         for file in files
     ]
 

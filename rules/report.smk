@@ -76,6 +76,55 @@ rule robustness_figures:
         "../workflow_scripts/robustness_figures.py"
 
 
+rule layer_surgery_figures:
+    input:
+        items="results/layer_surgery/items.parquet",
+        plans="results/layer_surgery/{model}/plans.parquet",
+        answers="results/layer_surgery/{model}/answers.parquet",
+        losses="results/layer_surgery/{model}/losses.parquet",
+        effects="results/layer_surgery/{model}/effects.parquet",
+        lens_estimates="results/layer_surgery/{model}/lens_estimates.parquet",
+        trajectories="results/layer_surgery/{model}/trajectories.parquet",
+        sets="results/layer_surgery/{model}/sets.parquet",
+        tests=(
+            "results/layer_surgery/{model}/agent_tests.parquet"
+            if has_agent(SETTINGS)
+            else []
+        ),
+        judging=(
+            "results/layer_surgery/{model}/judging.parquet"
+            if judges_agents(SETTINGS)
+            else []
+        ),
+    output:
+        **{
+            figure: report(
+                f"results/layer_surgery/{{model}}/figures/{figure}.svg",
+                category="Layer surgery",
+                subcategory="{model}",
+                labels={"figure": figure.replace("_", " ")},
+                caption=f"../docs/captions/{figure}.rst",
+            )
+            for figure in layer_surgery_figures(SETTINGS)
+        },
+    log:
+        "logs/layer_surgery_figures/{model}.log",
+    wildcard_constraints:
+        model=one_of(LAYER_SURGERY_MODELS),
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=20,
+    params:
+        spec=parameter("spec", "layer_surgery_figures", by="model"),
+        code=parameter("code", "layer_surgery_figures", by="model"),
+        lib=parameter("lib", "layer_surgery_figures", by="model"),
+    script:
+        "../workflow_scripts/layer_surgery_figures.py"
+
+
 rule report_page:
     input:
         summary="results/counting/summary.json" if COUNTING_MODELS else [],
@@ -83,6 +132,12 @@ rule report_page:
         robustness="results/robustness/summary.json" if ROBUSTNESS_MODELS else [],
         robustness_figures=robustness_files(
             *[f"figures/{figure}.svg" for figure in ROBUSTNESS_FIGURES]
+        ),
+        layer_surgery=(
+            "results/layer_surgery/summary.json" if LAYER_SURGERY_MODELS else []
+        ),
+        layer_surgery_figures=layer_surgery_files(
+            *[f"figures/{figure}.svg" for figure in layer_surgery_figures(SETTINGS)]
         ),
         templates=report_templates(),
     output:

@@ -85,7 +85,8 @@ class Step:
             return f"({'|'.join(map(str, self.blocks))})"
         change = "" if self.ablation is None else f"~{self.ablation}"
         factor = "" if self.factor == 1.0 else f"*{self.factor:g}"
-        return f"{self.blocks[0]}{change}{factor}"
+        (block,) = self.blocks
+        return f"{block}{change}{factor}"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ ASKING_RULES = frozenset(
         "robustness_rewriting",
         "robustness_meanings",
         "robustness_judging",
+        "layer_surgery_writing",
+        "layer_surgery_agent",
+        "layer_surgery_judging",
     }
 )
 

@@ -141,6 +141,20 @@ def _embedding_files(*models: str | None) -> list[str]:
     return [file for part in parts for file in _weights_and_settings(part)]
 
 
+def task_files(config: Config) -> list[str]:
+    """Files that the tasks and texts of the layer surgery study come from."""
+    study = config.layer_surgery
+    if study is None:
+        return []
+    built_in = sorted(str(_from_here(path)) for path in (RESOURCES_DIR / "tasks").glob("*.yaml"))
+    return [*built_in, *study.tasks.files, *([study.texts.path] if study.texts.path else [])]
+
+
+def claim_files() -> list[str]:
+    """The observations that the layer surgery study evaluates by rule."""
+    return [str(_from_here(RESOURCES_DIR / "claims" / "layer_surgery.yaml"))]
+
+
 def report_templates() -> list[str]:
     """The files that the report page is made from."""
     directory = PACKAGE_DIR / "report" / "templates"

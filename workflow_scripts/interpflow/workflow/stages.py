@@ -7,6 +7,7 @@ from typing import Any
 from interpflow.config.counting import CountingData
 from interpflow.config.settings import Config
 from interpflow.llm.roles import contamination
+from interpflow.workflow.layer_surgery_stages import layer_surgery_stages
 from interpflow.workflow.robustness_stages import robustness_stages
 from interpflow.workflow.stage import FIGURE_PACKAGES, MODEL_PACKAGES, Stage, player
 
@@ -34,6 +35,7 @@ def configured_stages(config: Config) -> list[Stage]:
         *stages,
         *_counting_stages(config),
         *robustness_stages(config),
+        *layer_surgery_stages(config),
         *_report_stages(config),
     ]
 
@@ -47,6 +49,7 @@ def _report_stages(config: Config) -> list[Stage]:
             spec={
                 "models": config.counting_models(),
                 "robustness_models": config.robustness_models(),
+                "layer_surgery_models": config.layer_surgery_models(),
             },
             packages=("jinja2",),
         )
