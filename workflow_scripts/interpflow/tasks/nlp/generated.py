@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from interpflow.tasks.nlp.drawn_words import load_words
 from interpflow.tasks.nlp.items import TaskItem
 
 MAX_SUM = 99
@@ -13,23 +14,6 @@ MAX_TERM_OF_THREE = 20
 ARITHMETIC_TASKS = ("addition", "addition_three")
 COPY_LENGTHS = {3: "three", 4: "four", 5: "five"}
 COUNTING_STEPS = (1, 2, 3, 5, 10)
-NOUNS = tuple(
-    "apple ball bear bed bird boat book bread cake car cat chair clock coat cow dog door duck fish "
-    "flower garden hat horse house key king lamp letter milk moon mouse nest queen rabbit rain ring "
-    "river road sheep ship shoe snow spoon star stone sun table train tree window".split()
-)
-KEYS = ("name", "age", "color", "size", "price", "number", "city", "animal")
-NAMES = tuple("Anna Ben Carla David Emma Frank Grace Henry Iris Jack Kate Liam".split())
-WORD_VALUES = {
-    "name": NAMES,
-    "color": ("red", "green", "blue", "white", "black", "yellow"),
-    "city": ("Paris", "Rome", "London", "Berlin", "Tokyo", "Cairo"),
-    "animal": ("dog", "cat", "cow", "horse", "bird", "fish"),
-}
-LISTS = ("items", "names", "numbers", "words", "books", "cities", "animals", "colors")
-SCALARS = ("count", "total", "age", "price", "size", "x", "y")
-MODULES = ("math", "random", "json", "os")
-FUNCTIONS = ("len", "sum", "max", "min", "sorted")
 
 
 def addition(rng: random.Random) -> TaskItem:
@@ -67,7 +51,7 @@ def _sum_item(task: str, terms: tuple[int, ...]) -> TaskItem:
 def copying(rng: random.Random) -> TaskItem:
     """A list of different words twice, the second time without its last word."""
     n_words = rng.choice(tuple(COPY_LENGTHS))
-    words = rng.sample(NOUNS, n_words)
+    words = rng.sample(load_words().nouns, n_words)
     listed = ", ".join(words)
     return TaskItem(
         task="copying",
@@ -84,7 +68,7 @@ def pattern(rng: random.Random) -> TaskItem:
     if rng.random() < 0.5:
         return _counting(rng)
     unit = rng.choice(("AB", "AAB", "ABB", "ABC"))
-    words = dict(zip("ABC", rng.sample(NOUNS, 3), strict=True))
+    words = dict(zip("ABC", rng.sample(load_words().nouns, 3), strict=True))
     length = rng.randint(2 * len(unit), 3 * len(unit))
     shown = [words[unit[index % len(unit)]] for index in range(length + 1)]
     return TaskItem(
@@ -122,10 +106,10 @@ def json_text(rng: random.Random) -> TaskItem:
     The first line says how long the second is to be: an object that may go on has no right end.
     """
     kind = rng.choice(("close_object", "close_list", "close_nested", "next_key"))
-    keys = rng.sample(KEYS, 2)
+    keys = rng.sample(load_words().keys, 2)
     if kind == "close_list":
         n_values, of_words = rng.randint(2, 3), rng.random() < 0.5
-        pool: Sequence[str | int] = NOUNS if of_words else range(1, 100)
+        pool: Sequence[str | int] = load_words().nouns if of_words else range(1, 100)
         first, second = (
             f"[ {', '.join(_value(value) for value in rng.sample(pool, n_values))}"
             for _ in range(2)
@@ -142,7 +126,7 @@ def json_text(rng: random.Random) -> TaskItem:
 
 
 def _entry(key: str, rng: random.Random) -> str:
-    values = WORD_VALUES.get(key)
+    values = load_words().values.get(key)
     return f'"{key}": {_value(rng.choice(values) if values else rng.randint(1, 99))}'
 
 
@@ -153,9 +137,10 @@ def _value(value: str | int) -> str:
 def code(rng: random.Random) -> TaskItem:
     """A line of Python cut before a bracket, a colon or a keyword."""
     kind = rng.choice(("bracket", "colon", "keyword"))
-    name, other = rng.sample(LISTS, 2)
-    scalar, word, number = rng.choice(SCALARS), rng.choice(NOUNS), rng.randint(1, 99)
-    function, module = rng.choice(FUNCTIONS), rng.choice(MODULES)
+    words = load_words()
+    name, other = rng.sample(words.lists, 2)
+    scalar, word, number = rng.choice(words.scalars), rng.choice(words.nouns), rng.randint(1, 99)
+    function, module = rng.choice(words.functions), rng.choice(words.modules)
     prompt, answer = rng.choice(
         {
             "bracket": (

@@ -11,9 +11,7 @@ import random
 from dataclasses import dataclass
 
 from interpflow.config.identity import derived_seed
-from interpflow.tasks.nlp.story_material import (
-    ANIMALS, BEGINNINGS, ENDINGS, NAMES, PLACES, PROBLEMS, THINGS, WEATHERS,
-)  # fmt: skip
+from interpflow.tasks.nlp.story_material import load_material
 
 MIN_WORDS, MAX_WORDS = 40, 70
 PRONOUNS = {
@@ -57,11 +55,12 @@ def told(rng: random.Random) -> Story:
 
 
 def _draw(rng: random.Random) -> Story:
-    (name, gender), (friend, friend_gender) = rng.sample(NAMES, 2)
-    place = rng.choice(PLACES)
-    thing, color = rng.choice(THINGS), rng.choice(("red", "blue", "green", "white", "black"))
-    animal, (weather, wear) = rng.choice(ANIMALS), rng.choice(WEATHERS)
-    problem = rng.choice([entry for entry in PROBLEMS if thing.name not in entry.not_for])
+    parts = load_material()
+    (name, gender), (friend, friend_gender) = rng.sample(parts.names, 2)
+    place = rng.choice(parts.places)
+    thing, color = rng.choice(parts.things), rng.choice(parts.colors)
+    animal, (weather, wear) = rng.choice(parts.animals), rng.choice(parts.weathers)
+    problem = rng.choice([entry for entry in parts.problems if thing.name not in entry.not_for])
     own, other = PRONOUNS[gender], PRONOUNS[friend_gender]
     words = {
         "name": name, "he": own["they"], "him": own["them"], "his": own["their"],
@@ -73,7 +72,7 @@ def _draw(rng: random.Random) -> Story:
         "color": color, "animal": animal.name, "sound": animal.sound, "food": animal.food,
         "weather": weather, "wear": wear,
     }  # fmt: skip
-    sentences = [rng.choice(BEGINNINGS), rng.choice(problem.told), rng.choice(problem.remedy)]
-    sentences.append(rng.choice(ENDINGS[problem.mood]))
+    sentences = [rng.choice(parts.beginnings), rng.choice(problem.told), rng.choice(problem.remedy)]
+    sentences.append(rng.choice(parts.endings[problem.mood]))
     text = " ".join(sentences).format(**words)
     return Story(text, name, friend, place.name, thing.name, problem.id)
