@@ -63,6 +63,7 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "plan": TEXT,
         "label": TEXT,
         "kind": TEXT,
+        "families": WORDS,
         "role": TEXT,
         "control_of": TEXT,
         "n_blocks": INT,
