@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """A mistake the user can mend: what is wrong, where (key or file), and what would be right.
@@ -28,3 +31,13 @@ class UserError(Exception):
 
 def _rebuild(what: str, where: str, remedy: str) -> UserError:
     return UserError(what, where=where, remedy=remedy)
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """The key of the config that led to a file, added to what is wrong with the file."""
+    try:
+        yield
+    except UserError as error:
+        where = error.where if error.where.startswith(key) else f"{key}: {error.where}"
+        raise UserError(error.what, where=where, remedy=error.remedy) from error

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from interpflow.config.model import ModelSettings
-from interpflow.models.acquire import load_transformer
+from interpflow.models.acquire import load_transformer, locate
+from interpflow.models.files import read_config
 from interpflow.models.manifest import build_manifest
 from interpflow.models.named import model_source
+from interpflow.models.shape import ModelShape, shape_of
 from interpflow.tables.documents import write_document
 from interpflow.tables.provenance import Provenance
 
@@ -24,3 +26,11 @@ def write_manifest(
     source = model_source(name, settings)
     model, tokenizer = load_transformer(source)
     write_document(path, "model_manifest", build_manifest(source, model, tokenizer), provenance)
+
+
+def known_shape(name: str, settings: ModelSettings) -> ModelShape | None:
+    """The shape of a model by its config.json; None where that is not here."""
+    directory = Path(locate(model_source(name, settings)))
+    if settings.hub or not (directory / "config.json").is_file():
+        return None
+    return shape_of(read_config(directory, f"model {name}: {directory}"))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from interpflow.config.counting import CountingSettings
 from interpflow.config.settings import Config
-from interpflow.errors import UserError
+from interpflow.errors import UserError, named
 from interpflow.models.acquire import check_source_files
 from interpflow.models.named import model_source
-from interpflow.studies.robustness.checks import check_study, named
+from interpflow.studies.robustness.checks import check_study
 from interpflow.tasks.counting.design import check_design
 from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
 from interpflow.tasks.counting.prompts import load_templates

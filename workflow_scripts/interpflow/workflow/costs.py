@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from interpflow.config.settings import Config
 from interpflow.models.shape import ModelShape
-from interpflow.studies.robustness.checks import known_shape
+from interpflow.studies.models import known_shape
 
 # Of a hub model whose files are not here: a small one, of which a larger is a known multiple.
 ASSUMED = ModelShape(layers=12, heads=12, width=768, neurons=3072)

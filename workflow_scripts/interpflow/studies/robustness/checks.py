@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from interpflow.config.model import ModelSettings
@@ -13,12 +12,10 @@ from interpflow.config.settings import Config
 from interpflow.embedding.entailment import entailment_label
 from interpflow.embedding.model_files import BUILT_IN as BUILT_IN_EMBEDDING
 from interpflow.embedding.model_files import check_model_files
-from interpflow.errors import UserError
+from interpflow.errors import UserError, named
 from interpflow.models import reward
-from interpflow.models.acquire import locate
 from interpflow.models.files import read_config
-from interpflow.models.named import model_source
-from interpflow.models.shape import ModelShape, shape_of
+from interpflow.studies.models import known_shape
 from interpflow.studies.robustness.data.base_items import study_items
 from interpflow.studies.robustness.data.cells import CLEAN, GIVEN, planned_cells
 from interpflow.tasks.item_files import Entry, read_entries
@@ -34,16 +31,6 @@ A_SLIP = 0.8  # likeness from which a style of one's own is taken for a slip in 
 NO_GOLD = (
     "prompts without a gold answer have no accuracy, no log-probability of it, and no patching"
 )
-
-
-@contextmanager
-def named(key: str) -> Iterator[None]:
-    """The key of the config that led to a file, added to what is wrong with the file."""
-    try:
-        yield
-    except UserError as error:
-        where = error.where if error.where.startswith(key) else f"{key}: {error.where}"
-        raise UserError(error.what, where=where, remedy=error.remedy) from error
 
 
 def check_study(config: Config) -> None:
@@ -77,14 +64,6 @@ def check_built_in_reward(config: Config) -> None:
     if study is not None and reward.BUILT_IN in study.scoring.reward_models:
         with named("robustness.scoring.reward_models"):
             reward.check_reward_files(reward.BUILT_IN)
-
-
-def known_shape(name: str, settings: ModelSettings) -> ModelShape | None:
-    """The shape of a model by its config.json; None where that is not here."""
-    directory = Path(locate(model_source(name, settings)))
-    if settings.hub or not (directory / "config.json").is_file():
-        return None
-    return shape_of(read_config(directory, f"model {name}: {directory}"))
 
 
 def has_gold(config: Config) -> bool | None:
