@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from interpflow.errors import UserError
+from interpflow.errors import UserError, named
 from interpflow.plans.layer_plan import Ablation, LayerPlan, Step
 
 _BLOCK = {"type": "integer", "minimum": 0}
@@ -69,9 +69,42 @@ def named_plan(
             remedy=f"give {', '.join((*needed, *(f'{name} (optional)' for name in optional)))}"
             if needed or optional else "give nothing else",
         )  # fmt: skip
-    label, plan = build(n_layers, **given)
-    plan.check(n_layers, n_heads, where=where)
+    for name, value in given.items():
+        _check_type(name, value, where)
+    with named(where):
+        label, plan = build(n_layers, **given)
+        plan.check(n_layers, n_heads)
     return NamedPlan(label, kind, plan)
+
+
+def _check_type(name: str, value: Any, where: str) -> None:
+    """Raise UserError for a value that the argument's schema does not allow."""
+    schema = ARGUMENTS[name]
+    kind = schema.get("type")
+    numbers = value if kind == "array" and isinstance(value, list) else [value]
+    is_right = {
+        "string": isinstance(value, str),
+        "number": isinstance(value, int | float) and not isinstance(value, bool),
+        "integer": _is_whole(value),
+        "array": isinstance(value, list) and bool(value) and all(map(_is_whole, value)),
+        None: value in schema.get("enum", ()),
+    }[kind]
+    low, high = schema.get("minimum", 0), schema.get("maximum")
+    if is_right and kind in ("integer", "array"):
+        is_right = all(low <= each and (high is None or each <= high) for each in numbers)
+    if not is_right:
+        allowed = ", ".join(schema["enum"]) if "enum" in schema else f"{kind}"
+        limits = f" from {low}" + (f" to {high}" if high else "") if kind != "string" else ""
+        raise UserError(
+            f"{name} cannot be {value!r}",
+            where=where,
+            remedy=f"give {allowed}{limits if kind in ('integer', 'array') else ''}: "
+            f"{schema.get('description', name)}",
+        )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def request_schema() -> dict[str, Any]:

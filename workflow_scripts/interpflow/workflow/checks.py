@@ -10,6 +10,7 @@ from interpflow.config.settings import Config
 from interpflow.errors import UserError, named
 from interpflow.models.acquire import check_source_files
 from interpflow.models.named import model_source
+from interpflow.studies.layer_surgery.checks import check_layer_surgery
 from interpflow.studies.robustness.checks import check_study
 from interpflow.tasks.counting.design import check_design
 from interpflow.tasks.counting.lexicon import Lexicon, load_lexicon
@@ -37,6 +38,7 @@ def check_inputs(config: Config) -> None:
     if config.counting is not None:
         _check_counting(config, config.counting)
     check_study(config)
+    check_layer_surgery(config)
 
 
 def _check_counting(config: Config, study: CountingSettings) -> None:

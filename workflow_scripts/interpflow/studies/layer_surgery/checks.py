@@ -1,0 +1,94 @@
+"""What of the study's settings can be known to be wrong before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from interpflow.config.layer_surgery import LayerSurgerySettings
+from interpflow.config.settings import Config
+from interpflow.errors import UserError, named
+from interpflow.plans.requests import named_plan
+from interpflow.studies.models import known_shape
+from interpflow.tasks.nlp.builtin import BUILTIN_TASKS
+from interpflow.tasks.nlp.task_files import load_task_files
+
+RESULTS = "results"
+
+
+def check_layer_surgery(config: Config) -> None:
+    """Raise UserError for the first thing that cannot work, naming the key or file.
+
+    Nothing is downloaded or loaded. A hub model whose files are not here yet is checked in its
+    first job.
+    """
+    study = config.layer_surgery
+    if study is None:
+        return
+    tasks = study_tasks(study)
+    for name in study.search.tasks or ():
+        _check_known(name, tasks, "layer_surgery.search.tasks")
+    _check_texts(study)
+    _check_store(study)
+    for name in config.layer_surgery_models():
+        shape = known_shape(name, config.models[name])
+        if shape is None:
+            continue
+        for number, request in enumerate(study.plans.own):
+            where = f"layer_surgery.plans.own[{number}], model {name}"
+            named_plan(request, shape.layers, shape.heads, where=where)
+        if shape.context is not None and study.texts.max_tokens > shape.context:
+            raise UserError(
+                f"documents of {study.texts.max_tokens} tokens do not fit into the context of "
+                f"{name}, which holds {shape.context}",
+                where="layer_surgery.texts.max_tokens",
+                remedy=f"cut documents after {shape.context} tokens or fewer",
+            )
+
+
+def study_tasks(study: LayerSurgerySettings) -> list[str]:
+    """Names of all tasks of the study. Raises UserError for one that does not exist, and for a
+    task file that is wrong."""
+    for name in study.tasks.builtin or ():
+        _check_known(name, BUILTIN_TASKS, "layer_surgery.tasks.builtin")
+    with named("layer_surgery.tasks.files"):
+        own = [item.task for item in load_task_files(study.tasks.files).items]
+    written = list(study.tasks.written.tasks) if study.tasks.written else []
+    return list(dict.fromkeys([*(study.tasks.builtin or BUILTIN_TASKS), *own, *written]))
+
+
+def _check_known(name: str, known: Iterable[str], key: str) -> None:
+    known = list(known)
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(
+        f"there is no task {name!r}", where=key, remedy=f"{hint}tasks: {', '.join(known)}"
+    )
+
+
+def _check_texts(study: LayerSurgerySettings) -> None:
+    path = study.texts.path
+    if path is None:
+        return
+    if Path(path).suffix not in (".txt", ".jsonl"):
+        raise UserError(
+            f"texts cannot be read from {path}",
+            where="layer_surgery.texts.path",
+            remedy="give a .txt file with a document a line, or a .jsonl file with the key text",
+        )
+    if not Path(path).is_file():
+        raise UserError(
+            f"there is no file {path}", where="layer_surgery.texts.path", remedy="check the path"
+        )
+
+
+def _check_store(study: LayerSurgerySettings) -> None:
+    if Path(study.store).parts[:1] == (RESULTS,):
+        raise UserError(
+            "the store of runs lies among the results, which may be deleted to be made again",
+            where="layer_surgery.store",
+            remedy="name a directory beside results/, such as experiments",
+        )
