@@ -81,12 +81,12 @@ class Step:
         return len(self.blocks) == 1 and self.ablation is None and self.factor == 1.0
 
     def __str__(self) -> str:
+        blocks = "|".join(map(str, self.blocks))
         if len(self.blocks) > 1:
-            return f"({'|'.join(map(str, self.blocks))})"
+            return f"({blocks})"
         change = "" if self.ablation is None else f"~{self.ablation}"
         factor = "" if self.factor == 1.0 else f"*{self.factor:g}"
-        (block,) = self.blocks
-        return f"{block}{change}{factor}"
+        return f"{blocks}{change}{factor}"
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,18 @@ def _check_type(name: str, value: Any, where: str) -> None:
     if is_right and kind in ("integer", "array"):
         is_right = all(low <= each and (high is None or each <= high) for each in numbers)
     if not is_right:
-        allowed = ", ".join(schema["enum"]) if "enum" in schema else f"{kind}"
-        limits = f" from {low}" + (f" to {high}" if high else "") if kind != "string" else ""
+        words = {
+            "string": "text",
+            "number": "a number",
+            "array": "a list of whole numbers",
+            "integer": "a whole number",
+            None: f"one of {', '.join(schema.get('enum', ()))}",
+        }
+        limits = f" from {low}" + (f" to {high}" if high else "")
         raise UserError(
             f"{name} cannot be {value!r}",
             where=where,
-            remedy=f"give {allowed}{limits if kind in ('integer', 'array') else ''}: "
+            remedy=f"give {words[kind]}{limits if kind in ('integer', 'array') else ''}: "
             f"{schema.get('description', name)}",
         )
 

@@ -10,6 +10,7 @@ from interpflow.tasks.counting.lexicon import load_lexicon
 from interpflow.tasks.counting.prompts import load_templates, render
 from interpflow.tasks.counting.setup import factorial_design
 from interpflow.workflow.costs import Cost, model_shape
+from interpflow.workflow.layer_surgery_costs import layer_surgery_costs
 from interpflow.workflow.plan import Plan
 from interpflow.workflow.robustness_costs import robustness_costs
 from interpflow.workflow.service_costs import print_calls
@@ -23,7 +24,7 @@ BYTES_PER_ROW = 90  # of pair_effects.parquet, measured on the default run
 
 def estimate_costs(config: Config) -> list[Cost]:
     """Costs of every stage that computes something."""
-    return [*_counting_costs(config), *robustness_costs(config)]
+    return [*_counting_costs(config), *robustness_costs(config), *layer_surgery_costs(config)]
 
 
 def _counting_costs(config: Config) -> list[Cost]:
@@ -72,10 +73,10 @@ def _counting_costs(config: Config) -> list[Cost]:
 def print_estimate(config: Config) -> None:
     """Print the tables of costs: what is computed, and what is asked of language models."""
     costs = estimate_costs(config)
-    print(f"{'rule':<22}{'model':<20}{'examples':>10}{'forward tokens':>16}"
+    print(f"{'rule':<26}{'model':<20}{'examples':>10}{'forward tokens':>16}"
           f"{'disk MB':>10}{'memory MB':>11}")  # fmt: skip
     for cost in costs:
-        print(f"{cost.rule:<22}{cost.model:<20}{cost.examples:>10,}{cost.forward_tokens:>16,}"
+        print(f"{cost.rule:<26}{cost.model:<20}{cost.examples:>10,}{cost.forward_tokens:>16,}"
               f"{cost.disk_mb:>10.1f}{cost.memory_mb:>11,}")  # fmt: skip
     if has_gold(config) is False:
         print(f"note: {NO_GOLD}")
