@@ -60,9 +60,9 @@ def _drawn(task: str, n: int, rng: random.Random) -> list[TaskItem]:
 def with_shots(items: Sequence[TaskItem], n_shots: int, seed: int) -> list[TaskItem]:
     """The items with `n_shots` solved examples before each prompt.
 
-    Examples are of the same task, of other families and other prompts, one a family; the same
-    items and seed give the same ones. An item whose task has too few other families is left out,
-    so that all that come back have the same number of examples.
+    Examples are of the same task and other families, one a family, of the item's own split as far
+    as it has enough; the same items and seed give the same ones. An item whose task has too few
+    other families is left out, so that all that come back have the same number of examples.
     """
     if not n_shots:
         return list(items)
@@ -76,7 +76,9 @@ def with_shots(items: Sequence[TaskItem], n_shots: int, seed: int) -> list[TaskI
         others = [one_each[key] for key in sorted(one_each) if key != item.family_id]
         if len(others) < n_shots:
             continue
-        examples = "".join(solved(example) + "\n" for example in rng.sample(others, n_shots))
+        rng.shuffle(others)
+        others.sort(key=lambda other: other.split != item.split)
+        examples = "".join(solved(example) + "\n" for example in others[:n_shots])
         # A family without a name is its prompt, which must not change with the examples.
         shown.append(
             replace(item, prompt=examples + item.prompt, family=item.family or item.prompt)
