@@ -7,7 +7,7 @@ that rows can enter at any block, begin at any position, and end at any position
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +27,7 @@ from interpflow.engine.passes.attention import (
     attention_configs,
     attention_modules,
 )
+from interpflow.engine.passes.entry import Look, enter_blocks
 from interpflow.engine.passes.recorder import Edit, Recorder
 from interpflow.engine.sites import Site
 
@@ -231,39 +232,10 @@ class Blocks:
         self._enter(ids, keep, through=True)
         return found
 
-    def _enter(
-        self,
-        ids: Tensor,
-        look: Callable[[int, tuple, dict[str, Any]], None],
-        *,
-        through: bool = False,
-    ) -> None:
-        """Run the model up to its first block (`through`: past all, running none) and look at
-        what each is called with."""
-        last = self.n_layers - 1 if through else 0
-
-        def stand_in(layer: int) -> Callable[..., Any]:
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                look(layer, args, kwargs)
-                if layer == last:
-                    raise StopForward
-                state = hooks.state_of_input(args, kwargs)
-                return (state,) if self.architecture.block_returns_tuple else state
-
-            return forward
-
-        blocks = self.architecture.blocks
-        stands = {parts.block: stand_in(layer) for layer, parts in enumerate(blocks)}
-        arguments: dict[str, Any] = {"use_cache": False, "attention_mask": torch.ones_like(ids)}
-        if self.architecture.takes_position_ids:
-            places = torch.arange(ids.shape[1], device=ids.device)
-            arguments["position_ids"] = places.expand(ids.shape)
-        with hooks.replaced_forwards(stands), self.attention():
-            try:
-                self.module(input_ids=ids, return_dict=True, **arguments)
-            except StopForward:
-                return
-        raise RuntimeError("the model's loop did not reach its last block")
+    def _enter(self, ids: Tensor, look: Look, *, through: bool = False) -> None:
+        """See `enter_blocks`; no mask is made for attention that is ours."""
+        with self.attention():
+            enter_blocks(self.module, self.architecture, ids, look, through=through)
 
 
 def _at_positions(value: Any, length: int, chosen: slice | Tensor) -> Any:

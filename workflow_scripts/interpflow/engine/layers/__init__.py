@@ -1,0 +1,1 @@
+"""Layer plans: the blocks of a model run as a plan says instead of all in their order."""
