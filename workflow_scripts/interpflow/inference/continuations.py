@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +26,14 @@ from interpflow.errors import UserError
 from interpflow.inference.batching import Progress, pad_right, plan_batches
 from interpflow.inference.exact_ways import known_ways
 from interpflow.inference.forward import logits_at
+from interpflow.inference.joined_tokens import (
+    JoinedTokens,
+    Unscored,
+    context_length,
+    joined_tokens,
+)
 from interpflow.inference.readout import LOGIT_BYTES, Readout
 from interpflow.inference.scoring import CPU_PASS_TOKENS, DEFAULT_TOKEN_BUDGET
-from interpflow.models.tokens import encode_all
-
-# Why a continuation has no score.
-Unscored = Literal["", "none_given", "empty_prompt", "merged", "too_long"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,7 @@ def continuation_log_probs(
     if not 0 <= top_k <= model.config.get_text_config().vocab_size:
         raise UserError(f"there are no {top_k} largest logits", where="top_k")
     pairs = list(dict.fromkeys(zip(prompts, continuations, strict=True)))
-    rows = _joined(tokenizer, pairs, _context(model))
+    rows = joined_tokens(tokenizer, pairs, context_length(model))
     found: dict[int, _Result] = {}
     run = _Run(model, top_k, ends, token_budget)
     report = Progress(len(rows), "continuations", progress)
@@ -112,16 +114,6 @@ def continuation_log_probs(
     return [scores[pair] for pair in zip(prompts, continuations)]
 
 
-@dataclass(frozen=True)
-class _Row:
-    """Token ids of a prompt and of what is scored after it; is_run: the prompt fits the model."""
-
-    prompt: tuple[int, ...]
-    continuation: tuple[int, ...]
-    unscored: Unscored
-    is_run: bool = True
-
-
 @dataclass(frozen=True, eq=False)
 class _Result:
     """What a score takes from the pass."""
@@ -136,34 +128,6 @@ class _Result:
 _NOTHING = _Result(
     np.zeros(0), np.zeros(0, np.float32), float("nan"), np.zeros(0, np.float32), np.zeros(0, int)
 )
-
-
-def _context(model: Any) -> int | None:
-    """Positions of the model, None where it names no limit."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def _joined(
-    tokenizer: Any, pairs: Sequence[tuple[str, str | None]], context: int | None
-) -> list[_Row]:
-    alone = [item.ids for item in encode_all(tokenizer, [prompt for prompt, _ in pairs])]
-    both = [item.ids for item in encode_all(tokenizer, [a + (b or "") for a, b in pairs])]
-    rows = []
-    for (_, continuation), prompt, whole in zip(pairs, alone, both):
-        rest = whole[len(prompt) :]
-        if not prompt:
-            rows.append(_Row((), (), "empty_prompt", is_run=False))
-        elif context and len(prompt) > context:
-            rows.append(_Row(prompt, (), "too_long", is_run=False))
-        elif continuation is None:
-            rows.append(_Row(prompt, (), "none_given"))
-        elif whole[: len(prompt)] != prompt or not rest:
-            rows.append(_Row(prompt, (), "merged"))
-        elif context and len(whole) > context:
-            rows.append(_Row(prompt, (), "too_long"))
-        else:
-            rows.append(_Row(prompt, rest, ""))
-    return rows
 
 
 class _Run:
@@ -192,7 +156,7 @@ class _Run:
             for length in dict.fromkeys(lengths[place] for place in batch):
                 yield [place for place in batch if lengths[place] == length]
 
-    def results(self, rows: Sequence[_Row]) -> Iterator[_Result]:
+    def results(self, rows: Sequence[JoinedTokens]) -> Iterator[_Result]:
         """What is read of each row: at the end of its prompt and after each token that follows."""
         ids = pad_right([[*row.prompt, *row.continuation] for row in rows], 0, self.device)
         counts = torch.tensor([len(row.continuation) + 1 for row in rows])
