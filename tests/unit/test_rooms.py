@@ -68,7 +68,7 @@ def test_a_room_imports_only_rooms_before_it(room: str) -> None:
 
 # Rooms within a room, in the order in which they may import each other.
 INNER_ORDERS = {
-    "engine": ("passes", "proofs", "layers", "sweeps", "circuits"),
+    "engine": ("passes", "proofs", "layers", "lenses", "sweeps", "circuits"),
     "studies/robustness": ("data", "answers", "costs", "inside", "patches"),
 }
 
