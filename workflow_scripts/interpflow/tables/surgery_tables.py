@@ -154,13 +154,15 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "bound_share": REAL,
         "is_minimal": FLAG,
     },
-    # One registered test of an agent, with what came of it.
+    # One registered test of an agent, with what came of it. claim: the anomaly that it decides,
+    # such as "swapped 3 and 4"; rerun_of: the registration whose slot went to a placebo.
     "surgery_tests": {
         "policy": TEXT,
         "number": INT,
         "registration": TEXT,
         "hypothesis": TEXT,
         "text": TEXT,
+        "claim": TEXT,
         "plan": TEXT,
         "against": TEXT,
         "measure": TEXT,
@@ -170,6 +172,7 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "smallest_effect": REAL,
         "probability": REAL,
         "is_placebo": FLAG,
+        "rerun_of": TEXT,
         "n_units": INT,
         "estimate": REAL,
         "ci_low": REAL,

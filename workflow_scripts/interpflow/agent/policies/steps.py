@@ -1,0 +1,47 @@
+"""Steps that courses share: a claim as hypothesis, registered and run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from interpflow.agent.actions import Action
+from interpflow.agent.claims import METRIC, AnomalyClaim
+from interpflow.agent.session import View
+
+_TEXTS = {
+    "no_op": "Block {0} does nothing: without it the loss on neutral text stays the same.",
+    "duplicated": "Block {0} is there once too often: without it the loss falls.",
+    "swapped": "Blocks {0} and {1} stand in each other's place: exchanged, the loss falls.",
+    "scaled": "Block {0} writes too much or too little: times {factor:g} the loss falls.",
+}
+
+
+def test_claim(
+    view: View, claim: AnomalyClaim, probability: float, *, accept_low_power: bool = True
+) -> Generator[Action, Mapping[str, Any], str]:
+    """Hypothesize, preregister and run the test that decides a claim; its verdict, "" without."""
+    text = _TEXTS[claim.kind].format(*claim.blocks, factor=claim.factor or 1.0)
+    entered = yield Action(
+        "hypothesize",
+        {"text": text, "scope": "neutral text", "probability": probability,
+         "claim": claim.to_dict()},
+    )  # fmt: skip
+    if "hypothesis" not in entered:
+        return ""
+    registered = yield Action(
+        "preregister",
+        {
+            "hypothesis": entered["hypothesis"]["id"],
+            "plan": claim.plan,
+            "measure": "text",
+            "metric": METRIC,
+            "prediction": claim.prediction(view.settings.smallest_effect),
+            "probability": probability,
+            "accept_low_power": accept_low_power,
+        },
+    )
+    if "registration" not in registered:
+        return ""
+    done = yield Action("run", {"registration": registered["registration"]["id"]})
+    return done.get("result", {}).get("verdict", "")
