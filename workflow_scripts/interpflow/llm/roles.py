@@ -23,11 +23,15 @@ REMEDY = "choose a model of another family, or state its `family` where the name
 
 @dataclass(frozen=True)
 class Use:
-    """What a configured study asks of language models, and which models it measures."""
+    """What a configured study asks of language models, and which models it measures.
+
+    checks: the roles, of those asked, that check what the generator wrote.
+    """
 
     study: str
     roles: tuple[Role, ...]
     models: tuple[str, ...]
+    checks: tuple[Role, ...] = ("validator",)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ def uses(config: Config) -> list[Use]:
         roles: tuple[Role, ...] = tuple(role for role, is_asked in asked if is_asked)
         if roles:
             found.append(Use("robustness", roles, tuple(config.robustness_models())))
+    surgery = config.layer_surgery
+    if surgery is not None:
+        writing: tuple[Role, ...] = ("generator", "judge") if surgery.tasks.written else ()
+        acting: tuple[Role, ...] = ("agent",) if surgery.agent else ()
+        if writing or acting:
+            models = tuple(config.layer_surgery_models())
+            found.append(Use("layer_surgery", (*writing, *acting), models, checks=("judge",)))
     return found
 
 
@@ -150,9 +161,11 @@ def _is_same(config: Config, name: str, player: Player) -> bool:
 def _problems(config: Config, use: Use) -> Iterator[UserError]:
     """Pairs of a role and what it checks that are of one family."""
     generators = players(config, "generator") if "generator" in use.roles else []
+    for role in use.checks:
+        if role in use.roles:
+            yield from _written(generators, players(config, role))
     if "validator" in use.roles:
         validators = players(config, "validator")
-        yield from _written(generators, validators)
         yield from _votes(validators)
         yield from _without_vote(validators)
     if "judge" in use.roles:

@@ -16,9 +16,11 @@ from interpflow.llm.answers import RawResponse, Reading
 from interpflow.llm.asks import Ask
 from interpflow.llm.offline.answer_pairs import better_answer
 from interpflow.llm.offline.contrast import contrast
+from interpflow.llm.offline.item_verdict import item_verdict
 from interpflow.llm.offline.items import Algorithm
 from interpflow.llm.offline.question_meaning import question_meaning
 from interpflow.llm.offline.rule_judge import compare_answer
+from interpflow.llm.offline.template_items import template_items
 from interpflow.llm.offline.template_lists import template_lists
 from interpflow.llm.offline.template_rewrite import template_rewrite
 from interpflow.llm.offline.word_membership import word_membership
@@ -32,6 +34,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "contrast": contrast,
     "robustness_rewrite": template_rewrite,
     "robustness_meaning": question_meaning,
+    "surgery_items": template_items,
+    "surgery_item_verdict": item_verdict,
 }
 
 
