@@ -15,6 +15,7 @@ from interpflow.stats.intervals import (
     proportion,
     two_way_mean,
     two_way_variance,
+    upper_bound,
     wilson,
 )
 from interpflow.stats.record import DEGENERATE_VARIANCE, EMPTY_CELL, TOO_FEW_CLUSTERS
@@ -259,3 +260,17 @@ def test_units_of_measurement_do_not_matter(scale):
     )
     equal = mean_interval(np.full(30, 0.1 * scale))
     assert DEGENERATE_VARIANCE in equal.flags
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "bound"), [(0, 10, 0.2589), (0, 20, 0.1391), (0, 59, 0.0495), (1, 50, 0.0914)]
+)
+def test_upper_bound_known_answers(successes, n, bound):
+    found = upper_bound(successes, n)
+    assert (found.estimate, found.ci_low) == (successes / n, 0.0)
+    assert found.ci_high == pytest.approx(bound, abs=5e-5)
+
+
+def test_upper_bound_at_the_ends():
+    assert upper_bound(7, 7).ci_high == 1.0
+    assert not upper_bound(0, 0).defined

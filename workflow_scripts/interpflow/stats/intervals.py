@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from interpflow.stats.quantiles import normal_quantile, t_quantile, t_two_sided
+from interpflow.stats.quantiles import beta_quantile, normal_quantile, t_quantile, t_two_sided
 from interpflow.stats.record import (
     DEGENERATE_VARIANCE,
     EMPTY_CELL,
@@ -50,6 +50,25 @@ def proportion(
         test="wilson",
         n_units=n,
         n_dropped=n_dropped,
+    )
+
+
+def upper_bound(
+    successes: int, n: int, *, quantity: str = "proportion", level: float = 0.95
+) -> Estimate:
+    """A proportion of independent trials with the exact one-sided upper bound at `level` (Clopper
+    & Pearson 1934): the share of which so few successes have probability 1 − level."""
+    if n == 0:
+        return undefined(quantity, EMPTY_CELL, ci_level=level)
+    high = 1.0 if successes == n else beta_quantile(level, successes + 1, n - successes)
+    return Estimate(
+        quantity=quantity,
+        estimate=successes / n,
+        ci_low=0.0,
+        ci_high=high,
+        ci_level=level,
+        test="clopper_pearson_upper",
+        n_units=n,
     )
 
 
