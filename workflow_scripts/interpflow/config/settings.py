@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -23,15 +23,15 @@ class ExecutionSettings(Settings):
     )
 
 
+ReferenceName = Literal[
+    "count_parallel", "count_running", "word_problems", "small_tasks", "reward_model"
+]
+
+
 class ReferenceTraining(Settings):
     """What `snakemake reference_models` retrains."""
 
-    names: list[Literal["count_parallel", "count_running", "word_problems", "reward_model"]] = (
-        Field(
-            default=["count_parallel", "count_running", "word_problems", "reward_model"],
-            min_length=1,
-        )
-    )
+    names: list[ReferenceName] = Field(default=list(get_args(ReferenceName)), min_length=1)
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
         default=[0], min_length=1, description="one training per seed"
     )

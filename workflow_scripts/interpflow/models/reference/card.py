@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from interpflow.tasks.nlp.generated import MAX_SUM
 from interpflow.tasks.word_problems import MAX_NUMBER
 
 PURPOSE = {
@@ -22,6 +23,27 @@ PURPOSE = {
     "word_problems": (
         "Solves arithmetic word problems of one or two steps with a short chain of thought, and "
         "tolerates few typing errors."
+    ),
+    "small_tasks": (
+        "Continues the built-in small language tasks (facts, words, sentences, arithmetic, "
+        "copying, patterns, JSON, code) and short stories. Made to be taken apart layer by layer: "
+        "a term of its training asks that skipping a block, or swapping two neighbours, costs "
+        "something on stories, so that no block is superfluous and no order indifferent."
+    ),
+}
+SAMPLES = {
+    "n_lists": (
+        "Exact match of everything that follows the prompt, end of text included, greedy; {n} "
+        "held-out lists (each length with each count in turn), each in every wording."
+    ),
+    "n_problems": (
+        "Exact match of everything that follows the prompt, end of text included, greedy; {n} "
+        "held-out problems per row."
+    ),
+    "n_items": (
+        "An accepted answer and what ends it, greedy, no examples shown. Arithmetic, copying, "
+        "patterns, JSON and code: {n} items each of families kept out of training. The other "
+        "tasks are lists that were trained whole: what is asked of them is memory."
     ),
 }
 KEY_GROUPS = ("count/", "length/", "category/")
@@ -57,18 +79,15 @@ def card_text(record: dict[str, Any]) -> str:
         "",
         *_accuracy_lines(record["metrics"]),
     ]
+    if "skip_cost" in record["metrics"]:
+        lines += ["", *_block_lines(record["metrics"])]
     if "slope" in record["metrics"]:
         lines += ["", *_mechanism_lines(record["metrics"])]
     return "\n".join([*lines, "", *_limits(record), ""])
 
 
 def _accuracy_lines(metrics: dict[str, Any]) -> list[str]:
-    n = metrics.get("n_lists", metrics.get("n_problems"))
-    unit = (
-        "lists (each length with each count in turn), each in every wording"
-        if "n_lists" in metrics
-        else "problems per row"
-    )
+    sample = next(text.format(n=metrics[key]) for key, text in SAMPLES.items() if key in metrics)
     rows = [
         f"| {key} | {value:.3f} |"
         for key, value in sorted(metrics["accuracy"].items())
@@ -77,8 +96,7 @@ def _accuracy_lines(metrics: dict[str, Any]) -> list[str]:
     lines = [
         "## Accuracy",
         "",
-        f"Exact match of everything that follows the prompt, end of text included, greedy; {n} "
-        f"held-out {unit}.",
+        sample,
         "",
         "| items | accuracy |",
         "|---|---|",
@@ -94,6 +112,24 @@ def _accuracy_lines(metrics: dict[str, Any]) -> list[str]:
             cells = ", ".join(f"{key}: {found[key]:.2f}" for key in sorted(found))
             lines += ["", f"By {prefix.rstrip('/')}: {cells}."]
     return lines
+
+
+def _block_lines(metrics: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| {block} | {cost['stories']:.2f} | {cost['answers']:.2f} |"
+        for block, cost in metrics["skip_cost"].items()
+    ]
+    return [
+        "## Blocks",
+        "",
+        f"Loss on {metrics['n_stories']} new stories {metrics['story_loss']:.3f} nats per token, "
+        f"on answers {metrics['answer_loss']:.3f} (mean of the tasks). By how much it rises when "
+        "one block is skipped:",
+        "",
+        "| skipped block | stories | answers |",
+        "|---|---|---|",
+        *rows,
+    ]
 
 
 def _mechanism_lines(metrics: dict[str, Any]) -> list[str]:
@@ -132,6 +168,11 @@ def _limits(record: dict[str, Any]) -> list[str]:
         scope = (
             f"Knows only this project's lexicon and wordings, lists of {corpus['min_length']} to "
             f"{corpus['max_length']} words and counts up to {corpus['max_length']}."
+        )
+    elif "n_items" in record["metrics"]:
+        scope = (
+            "Knows only this project's task wordings, word lists and story grammar, and sums up to "
+            f"{MAX_SUM}."
         )
     else:
         scope = f"Knows only this project's problem templates and numbers up to {MAX_NUMBER}."

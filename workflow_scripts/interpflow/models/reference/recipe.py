@@ -36,11 +36,13 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """Rows per step. Counting rows and drill rows, or problem rows and arithmetic drill rows.
+    """Rows per step. Counting rows and drill rows, problem rows and arithmetic drill rows, or rows
+    of small tasks and stories, which are the drill rows there.
 
     unknown_word_share: of the problem rows, those whose persons or things have made-up names, which
     the tokenizer spells by bytes. Without them a misspelt word does harm by the places that its
     bytes take; with them, by what is no longer said.
+    items_per_row: most solved items of small tasks that a row holds.
     """
 
     task: str
@@ -52,6 +54,7 @@ class CorpusConfig:
     facts_per_drill_row: int = 12
     typo_share: float = 0.0
     unknown_word_share: float = 0.0
+    items_per_row: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,21 @@ class ReadoutConfig:
 
 
 @dataclass(frozen=True)
+class BlockNeedConfig:
+    """What skipping a block, or swapping two neighbours, must cost at least.
+
+    Asked of the drill rows in even steps and of the task rows in odd ones.
+    margin: nats per token. Small models otherwise do all with the first block, and leave the
+    others without a use. start_share: share of the steps before it is asked; asked from the
+    beginning it keeps the model from learning anything.
+    """
+
+    margin: float
+    weight: float
+    start_share: float
+
+
+@dataclass(frozen=True)
 class RecipeConfig:
     """One reference model. Two runs with equal recipe and seed give equal weights."""
 
@@ -93,6 +111,7 @@ class RecipeConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     readout: ReadoutConfig | None = None
     interchange: InterchangeConfig | None = None
+    block_need: BlockNeedConfig | None = None
 
 
 # Each word is seen rarely: with AdamW at 2e-3 the facts about words take twice the steps.
@@ -130,6 +149,14 @@ RECIPES: dict[str, RecipeConfig] = {
             corpus=CorpusConfig(
                 task="word_problems", task_rows=40, drill_rows=12, unknown_word_share=0.35
             ),
+        ),
+        RecipeConfig(
+            name="small_tasks",
+            steps=1400,
+            architecture=ArchitectureConfig(hidden=96, layers=8, heads=4, feed_forward=256),
+            optimizer=FACTS_OPTIMIZER,
+            corpus=CorpusConfig(task="small_tasks", task_rows=24, drill_rows=6, items_per_row=10),
+            block_need=BlockNeedConfig(margin=0.3, weight=0.2, start_share=0.3),
         ),
     )
 }

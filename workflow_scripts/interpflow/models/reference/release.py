@@ -32,6 +32,8 @@ from interpflow.models.reference.problem_corpus import (
     evaluation_rows,
 )
 from interpflow.models.reference.recipe import RecipeConfig, recipe_of
+from interpflow.models.reference.small_tasks_corpus import SmallTasksMaterial
+from interpflow.models.reference.small_tasks_evaluate import small_tasks_metrics
 from interpflow.models.reference.train import (
     Progress,
     TrainingRun,
@@ -50,6 +52,8 @@ EVALUATION_LISTS = 520
 EVALUATION_PAIRS = 512
 PROBE_LISTS = 256
 EVALUATION_PROBLEMS = 500
+EVALUATION_ITEMS = 300
+EVALUATION_STORIES = 200
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
 
 
@@ -57,6 +61,8 @@ def make_material(recipe: RecipeConfig) -> Material:
     """The rows a recipe trains on."""
     if recipe.corpus.task == "counting":
         return CountingMaterial(recipe)
+    if recipe.corpus.task == "small_tasks":
+        return SmallTasksMaterial(recipe)
     return ProblemMaterial(recipe)
 
 
@@ -143,6 +149,9 @@ def measure(
     with deterministic_single_thread():
         if isinstance(material, CountingMaterial):
             return _measure_counting(model, tokenizer, material, sized, seed)
+        if isinstance(material, SmallTasksMaterial):
+            n_items, n_stories = sized(EVALUATION_ITEMS), sized(EVALUATION_STORIES)
+            return small_tasks_metrics(model, tokenizer, material, n_items, n_stories, seed)
         assert isinstance(material, ProblemMaterial)
         groups = evaluation_rows(material, random.Random(seed), sized(EVALUATION_PROBLEMS))
         accuracy = {

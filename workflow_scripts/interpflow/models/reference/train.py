@@ -14,6 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import LlamaForCausalLM
 
 from interpflow.models.reference.architecture import build_model, embed, run_blocks, unembed
+from interpflow.models.reference.block_need import block_need_loss, need_is_asked
 from interpflow.models.reference.interchange import interchange_losses, rows_right
 from interpflow.models.reference.material import Material
 from interpflow.models.reference.optimizer import make_optimizers, rate_factor
@@ -157,6 +158,10 @@ def _backward(
         if readout is not None and len(batch.word_places):
             total = total + readout.loss(middle, batch) / n_tokens
         total.backward()
+        need = recipe.block_need
+        if need is not None and need_is_asked(need, step, recipe.steps, rows is drills):
+            intact = float(loss.detach()) / len(batch.target)
+            block_need_loss(model, batch, intact, step, need).backward()
         right = rows_right(logits, batch.target, batch.row, len(rows))
         for tally in tallies:
             tally.loss += float(loss.detach())
