@@ -263,7 +263,8 @@ def test_units_of_measurement_do_not_matter(scale):
 
 
 @pytest.mark.parametrize(
-    ("successes", "n", "bound"), [(0, 10, 0.2589), (0, 20, 0.1391), (0, 59, 0.0495), (1, 50, 0.0914)]
+    ("successes", "n", "bound"),
+    [(0, 10, 0.2589), (0, 20, 0.1391), (0, 59, 0.0495), (1, 50, 0.0914)],
 )
 def test_upper_bound_known_answers(successes, n, bound):
     found = upper_bound(successes, n)
