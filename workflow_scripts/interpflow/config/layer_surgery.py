@@ -29,7 +29,9 @@ class WrittenTasks(Settings):
 class SurgeryTasks(Settings):
     """Small tasks on which the damage of a plan is measured."""
 
-    builtin: Names | None = Field(default=None, description="built-in tasks; null: all")
+    builtin: list[str] | None = Field(
+        default=None, description="built-in tasks; null: all, empty: none but your own"
+    )
     files: list[str] = Field(default=[], description="own task files, YAML or JSON")
     written: WrittenTasks | None = Field(
         default=None, description="also have items written by the role generator"
@@ -40,6 +42,14 @@ class SurgeryTasks(Settings):
         default=0.3,
         description="a task that the intact model solves less often is reported, not analysed",
     )
+
+    @model_validator(mode="after")
+    def _complete(self) -> SurgeryTasks:
+        if len(set(self.builtin or [])) < len(self.builtin or []):
+            raise ValueError("builtin names a task twice")
+        if self.builtin == [] and not self.files and self.written is None:
+            raise ValueError("no tasks: name some in builtin, files or written")
+        return self
 
 
 class SurgeryTexts(Settings):
