@@ -44,7 +44,7 @@ def preregister(book: Notebook, arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"a test of {n} units would confirm this with a chance of {power:.2f} only, by what "
             "was explored",
-            where="preregister",
+            where="preregister, power",
             remedy="take more units, predict a smaller effect, give up the hypothesis, or set "
             "accept_low_power",
         )

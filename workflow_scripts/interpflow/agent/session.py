@@ -106,7 +106,7 @@ class Session:
             remaining(book.limits, book.spent), book.phase, book.seed,
         )  # fmt: skip
 
-    def act(self, action: Action, *, said: str = "", cost: Cost = Cost()) -> dict[str, Any]:  # noqa: B008
+    def act(self, action: Action, *, said: str = "", cost: Cost | None = None) -> dict[str, Any]:
         """Do an action. What fails is told as {"error", "where", "remedy"}; nothing is lost.
 
         said: what came with it; cost: what deciding on it cost.
@@ -115,6 +115,7 @@ class Session:
             raise UserError("the session has ended", where=f"agent, {self.stopped}")
         at = round(self._clock() - self._started, 3)
         before = self.book.spent.forward_tokens
+        cost = cost or Cost()
         observation = self._done(action, cost, at, None)
         used = self.book.spent.forward_tokens - before
         exchange = Exchange(action, observation, at, said, cost, used)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Exchange:
     observation: Mapping[str, Any]
     at: float = 0.0
     said: str = ""
-    cost: Cost = Cost()
+    cost: Cost = field(default_factory=Cost)
     forward_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from interpflow.agent.claims import AnomalyClaim
 from interpflow.agent.policies.policy import Course, CoursePolicy
-from interpflow.agent.policies.steps import test_claim
+from interpflow.agent.policies.steps import decide_claim
 from interpflow.agent.session import View
 
 FACTORS = (0.5, 2.0)
@@ -34,4 +34,4 @@ def all_claims(n_layers: int) -> Iterator[AnomalyClaim]:
 
 def _course(view: View) -> Course:
     for claim in all_claims(view.description["n_layers"]):
-        yield from test_claim(view, claim, PROBABILITY)
+        yield from decide_claim(view, claim, PROBABILITY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from interpflow.agent.actions import Action
@@ -20,7 +20,7 @@ class Decision:
 
     action: Action
     said: str = ""
-    cost: Cost = Cost()
+    cost: Cost = field(default_factory=Cost)
 
 
 class Policy(Protocol):

@@ -6,7 +6,7 @@ import numpy as np
 
 from interpflow.agent.policies.fixed_sweep import PROBABILITY, all_claims
 from interpflow.agent.policies.policy import Course, CoursePolicy
-from interpflow.agent.policies.steps import test_claim
+from interpflow.agent.policies.steps import decide_claim
 from interpflow.agent.session import View
 from interpflow.config.identity import derived_seed
 
@@ -27,4 +27,4 @@ def _course(view: View) -> Course:
         if some:
             claim = some[int(draw.integers(len(some)))]
             claims.remove(claim)
-            yield from test_claim(view, claim, PROBABILITY)
+            yield from decide_claim(view, claim, PROBABILITY)

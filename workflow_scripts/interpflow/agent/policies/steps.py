@@ -17,10 +17,14 @@ _TEXTS = {
 }
 
 
-def test_claim(
-    view: View, claim: AnomalyClaim, probability: float, *, accept_low_power: bool = True
+def decide_claim(
+    view: View, claim: AnomalyClaim, probability: float, *, larger: bool = False
 ) -> Generator[Action, Mapping[str, Any], str]:
-    """Hypothesize, preregister and run the test that decides a claim; its verdict, "" without."""
+    """Hypothesize, preregister and run the test that decides a claim; its verdict, "" without.
+
+    larger: where the usual number of units has too little power, twice as many are registered, and
+    nothing where that is too few too.
+    """
     text = _TEXTS[claim.kind].format(*claim.blocks, factor=claim.factor or 1.0)
     entered = yield Action(
         "hypothesize",
@@ -29,18 +33,18 @@ def test_claim(
     )  # fmt: skip
     if "hypothesis" not in entered:
         return ""
-    registered = yield Action(
-        "preregister",
-        {
-            "hypothesis": entered["hypothesis"]["id"],
-            "plan": claim.plan,
-            "measure": "text",
-            "metric": METRIC,
-            "prediction": claim.prediction(view.settings.smallest_effect),
-            "probability": probability,
-            "accept_low_power": accept_low_power,
-        },
-    )
+    arguments = {
+        "hypothesis": entered["hypothesis"]["id"],
+        "plan": claim.plan,
+        "measure": "text",
+        "metric": METRIC,
+        "prediction": claim.prediction(view.settings.smallest_effect),
+        "probability": probability,
+        "n": view.settings.n_units,
+    }
+    registered = yield Action("preregister", arguments)
+    if larger and "power" in registered.get("where", ""):
+        registered = yield Action("preregister", {**arguments, "n": 2 * view.settings.n_units})
     if "registration" not in registered:
         return ""
     done = yield Action("run", {"registration": registered["registration"]["id"]})
