@@ -142,7 +142,7 @@ def run_step(
     Blocks side by side all read the stream as it is before the step, and what each adds to it is
     added.
     """
-    if len(step.blocks) > 1:
+    if len(step.blocks) != 1:
         return states + sum(entry.run(each, states)[0] - states for each in step.blocks)
     block = step.blocks[0]
     edits, whole = [], None
