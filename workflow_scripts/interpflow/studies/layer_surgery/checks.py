@@ -55,7 +55,8 @@ def study_tasks(study: LayerSurgerySettings) -> list[str]:
     with named("layer_surgery.tasks.files"):
         own = [item.task for item in load_task_files(study.tasks.files).items]
     written = list(study.tasks.written.tasks) if study.tasks.written else []
-    return list(dict.fromkeys([*(study.tasks.builtin or BUILTIN_TASKS), *own, *written]))
+    builtin = BUILTIN_TASKS if study.tasks.builtin is None else study.tasks.builtin
+    return list(dict.fromkeys([*builtin, *own, *written]))
 
 
 def _check_known(name: str, known: Iterable[str], key: str) -> None:
