@@ -78,14 +78,14 @@ rule robustness_figures:
 
 rule layer_surgery_figures:
     input:
-        items="results/layer_surgery/items.parquet",
         plans="results/layer_surgery/{model}/plans.parquet",
-        answers="results/layer_surgery/{model}/answers.parquet",
         losses="results/layer_surgery/{model}/losses.parquet",
         effects="results/layer_surgery/{model}/effects.parquet",
-        lens_estimates="results/layer_surgery/{model}/lens_estimates.parquet",
+        lenses="results/layer_surgery/{model}/lenses.parquet",
+        exits="results/layer_surgery/{model}/exits.parquet",
         trajectories="results/layer_surgery/{model}/trajectories.parquet",
         sets="results/layer_surgery/{model}/sets.parquet",
+        set_estimates="results/layer_surgery/{model}/set_estimates.parquet",
         tests=(
             "results/layer_surgery/{model}/agent_tests.parquet"
             if has_agent(SETTINGS)
