@@ -24,6 +24,7 @@ from interpflow.tasks.nlp.scorers import number_of
 
 ITEM_KEYS = ("prompt", "answer", "scorer", "accepted", "pattern", "kind", "family")
 TASK_KEYS = ("name", "description", "scorer", "kind", "items", "examples", "eval_questions")
+NO_SPACE_BEHIND = " \t\n([{<\"'“‘`$#@_/\\"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class LoadedTasks:
 def load_task_files(paths: Sequence[Path | str]) -> LoadedTasks:
     """The items of task files; tasks of one name are merged, equal items dropped and counted.
 
-    An answer begins with the space that the prompt ends in, or gets one where neither has any.
+    An answer begins with the space that the prompt ends in; a word or number gets one where neither
+    has any, but for behind a line break, an opening bracket or a quote.
     Without a scorer an item is scored as a set where it accepts several answers, by its pattern
     where it has one, else exactly. Raises UserError naming file, task and item number (from 1) for
     a file that cannot be read, a missing or unknown field, an unknown scorer, a pattern that is no
@@ -154,9 +156,11 @@ def _item(name: str, task: Mapping[str, Any], entry: Any, where: str) -> TaskIte
             "the answer is empty" if "answer" in entry else "the item has no answer", where=where,
             remedy="add `answer: ...`: its log-probability is what is measured",
         )  # fmt: skip
-    if not answer[0].isspace() and not prompt.endswith("\n"):
+    if prompt.endswith(" ") and not answer[0].isspace():
         # A space belongs to the word behind it: so tokenizers cut text.
-        prompt, answer = prompt.rstrip(" \t"), f" {answer}"
+        prompt, answer = prompt.removesuffix(" "), f" {answer}"
+    elif answer[0].isalnum() and prompt[-1] not in NO_SPACE_BEHIND:
+        answer = f" {answer}"
     item = TaskItem(
         task=name,
         prompt=prompt,
