@@ -1,0 +1,1 @@
+"""Measures of a model under layer plans: answers, neutral text, generations."""
