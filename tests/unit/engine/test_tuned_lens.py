@@ -187,7 +187,7 @@ def test_weight_decay_pulls_towards_the_identity() -> None:
     def size(decay: float) -> float:
         fit = train_tuned_lens(model, pool, steps=40, documents_per_step=8, learning_rate=1e-2,
                                weight_decay=decay, seed=0)  # fmt: skip
-        assert (fit.n_training, fit.n_validation) == (8, 0)
+        assert (len(fit.training), len(fit.validation)) == (8, 0)
         assert fit.lens.weight is not None
         return fit.lens.weight.norm().item()
 
@@ -236,7 +236,7 @@ def test_a_saved_lens_belongs_to_its_model(tmp_path: Path) -> None:
     assert found["bias"].weight is None
     assert lens_metadata(path)["revision"] == "r"
     other = tiny_model("gpt2", "float32")
-    other.module.transformer.ln_f.weight.data[0] += 0.1
+    other.architecture.final_norm.weight.data[0] += 0.1  # type: ignore[union-attr, operator, index]
     with pytest.raises(UserError, match="another model"):
         load_lens(path, other)
     with pytest.raises(UserError, match="another model"):

@@ -120,6 +120,7 @@ class SurgeryLenses(Settings):
 
     steps: int = Field(default=250, ge=1, le=100_000, description="steps of training")
     documents_per_step: Count = Field(default=16, description="documents in a step")
+    tokens_per_step: Count = Field(default=192, description="tokens of these that a step reads")
     learning_rate: float = Field(default=2e-3, gt=0, le=1, description="of Adam")
     weight_decay: float = Field(default=1e-3, ge=0, le=1, description="towards the identity")
     exit_kl: float = Field(

@@ -115,8 +115,8 @@ def _train(
         lens=best.lens,
         history=history,
         n_steps=step,
-        n_training=len(draw.training),
-        n_validation=len(draw.validation),
+        training=tuple(draw.training),
+        validation=tuple(draw.validation),
     )
 
 
@@ -218,10 +218,11 @@ class _Best:
 @dataclass(frozen=True, eq=False)
 class LensFit:
     """A trained lens. history: at each validation the step and the KL of every depth, on the
-    validation documents, or, without any, on the training documents since the last one."""
+    validation documents, or, without any, on the training documents since the last one. training,
+    validation: numbers of the documents of the pool."""
 
     lens: TunedLens
     history: list[dict[str, float | list[float]]] = field(default_factory=list)
     n_steps: int = 0
-    n_training: int = 0
-    n_validation: int = 0
+    training: tuple[int, ...] = ()
+    validation: tuple[int, ...] = ()
