@@ -13,9 +13,8 @@ from interpflow.engine import Patch, Site, SweepResult, all_sites, sweep_sites
 from interpflow.engine.metrics import Metric
 from interpflow.engine.model import Model
 from interpflow.engine.passes import hooks
-from interpflow.engine.proofs import resume_proof
+from interpflow.engine.proofs import blocks_proof, resume_proof
 from interpflow.engine.sweeps import collect, joined_rows
-from interpflow.engine.sweeps import path as sweep_path
 from interpflow.engine.sweeps.plan import live_positions
 from interpflow.errors import UserError
 
@@ -253,7 +252,7 @@ def test_models_that_cannot_be_entered_halfway_run_whole(monkeypatch: pytest.Mon
         return real(*args, **kwargs)
 
     monkeypatch.setattr(resume_proof, "run_forward", stubborn)
-    monkeypatch.setattr(sweep_path, "prove_blocks", lambda _model: "not this one")
+    monkeypatch.setattr(blocks_proof, "prove_blocks", lambda _model: "not this one")
     base, donor = mixed_pairs()
     sites, groups = list(all_sites(model, ["resid_pre"])), some_groups(base)
     found = sweep_sites(model, base, donor, sites, groups, read_out)

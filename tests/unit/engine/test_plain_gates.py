@@ -12,13 +12,13 @@ from tiny_models import CONFIGS, hook_count, tiny_model, tiny_pairs
 from torch import Tensor
 
 from interpflow.engine import GateReport, answer_contrast_metric, run_gates
+from interpflow.engine.gate_report import NO_ROUTE, GateRow
 from interpflow.engine.model import Model
 from interpflow.engine.passes import hooks
 from interpflow.engine.passes.attention import attention_configs
 from interpflow.engine.passes.recorder import Recorder
 from interpflow.engine.sites import ATTENTION_COMPONENTS, Site
 from interpflow.engine.sweeps import plain_attention
-from interpflow.engine.sweeps.gate_report import NO_ROUTE, GateRow
 from interpflow.engine.sweeps.plain_attention import NoIndependentRoute, projection_of
 from interpflow.engine.sweeps.plain_gates import plain_rows
 

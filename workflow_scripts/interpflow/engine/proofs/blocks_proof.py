@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -21,6 +22,15 @@ UNITS = 512
 NARROW_UNITS = 16
 # transformers computes norms and softmaxes in float32 whatever the model's type.
 SMALLEST_UNIT = torch.finfo(torch.float32).eps
+
+_PROVEN: WeakKeyDictionary[Model, Blocks | str] = WeakKeyDictionary()
+
+
+def proven_blocks(model: Model) -> Blocks | str:
+    """See `prove_blocks`; once per model."""
+    if model not in _PROVEN:
+        _PROVEN[model] = prove_blocks(model)
+    return _PROVEN[model]
 
 
 def prove_blocks(model: Model) -> Blocks | str:

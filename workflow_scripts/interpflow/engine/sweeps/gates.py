@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from interpflow.engine.batches import TokenBatch
+from interpflow.engine.gate_report import GateReport, GateRow
 from interpflow.engine.metrics import Metric, combine_metrics
 from interpflow.engine.model import Model, Patch
 from interpflow.engine.sites import ATTENTION_COMPONENTS, Site, all_sites
 from interpflow.engine.sweeps.audit import tolerance_of
-from interpflow.engine.sweeps.gate_report import GateReport, GateRow
 from interpflow.engine.sweeps.plain_gates import plain_rows
 from interpflow.engine.sweeps.result import SweepResult
 from interpflow.engine.sweeps.site_sweep import sweep_sites

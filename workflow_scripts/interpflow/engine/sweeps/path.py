@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.nn.modules import module as torch_module
@@ -11,9 +10,8 @@ from torch.nn.modules import module as torch_module
 from interpflow.engine.model import Model
 from interpflow.engine.passes import hooks
 from interpflow.engine.passes.blocks import Blocks
-from interpflow.engine.proofs.blocks_proof import prove_blocks
+from interpflow.engine.proofs.blocks_proof import proven_blocks
 
-_PROVEN: WeakKeyDictionary[Model, Blocks | str] = WeakKeyDictionary()
 _HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks")
 # Hooks of ours, and those by which transformers collects outputs, change nothing.
 _KNOWN_HOOKS = (hooks.__name__, "transformers.utils.")
@@ -25,7 +23,7 @@ def joining_blocks(model: Model) -> Blocks | None:
     states of a shape that it does not expect."""
     if foreign_hook(model.module) is not None:
         return None
-    found = _proven(model)
+    found = proven_blocks(model)
     return found if isinstance(found, Blocks) else None
 
 
@@ -34,7 +32,7 @@ def why_whole(model: Model) -> str | None:
     where = foreign_hook(model.module)
     if where is not None:
         return f"a hook that is not interpflow's is on {where}"
-    found = _proven(model)
+    found = proven_blocks(model)
     return found if isinstance(found, str) else None
 
 
@@ -60,9 +58,3 @@ def _foreign(table: dict[int, Any]) -> bool:
 
 def _module_of(hook: Any) -> str:
     return getattr(hook, "__module__", None) or type(hook).__module__
-
-
-def _proven(model: Model) -> Blocks | str:
-    if model not in _PROVEN:
-        _PROVEN[model] = prove_blocks(model)
-    return _PROVEN[model]

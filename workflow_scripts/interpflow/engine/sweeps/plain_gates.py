@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interpflow.engine.gate_report import GateRow, no_route
 from interpflow.engine.model import Model, Patch
 from interpflow.engine.sites import (
     ATTENTION_COMPONENTS,
@@ -16,7 +17,6 @@ from interpflow.engine.sites import (
     Site,
     all_sites,
 )
-from interpflow.engine.sweeps.gate_report import GateRow, no_route
 from interpflow.engine.sweeps.plain_attention import (
     EAGER_UNITS,
     PROJECTED_COMPONENTS,
