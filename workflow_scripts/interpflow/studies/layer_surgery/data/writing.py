@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -171,9 +172,13 @@ def _reject(after: list[Written], check: Any) -> None:
 def _check(written: Sequence[Written], settings: WrittenTasks) -> None:
     for task, n in kept_of(written, settings).items():
         if not n:
-            reasons = sorted({each.reason for each in written if each.item.task == task})
+            # Of duplicates the prompt that they repeat says nothing here.
+            reasons = Counter(
+                each.reason.split(" of: ")[0] for each in written if each.item.task == task
+            )
+            shown = ", ".join(f"{reason} ({times})" for reason, times in reasons.most_common())
             raise UserError(
-                f"no written item of {task!r} can be kept: {'; '.join(reasons[:5])}",
+                f"no written item of {task!r} can be kept: {shown}",
                 where=f"layer_surgery.tasks.written.tasks.{task}",
                 remedy="describe the task in more detail, let other models play the roles "
                 "generator and judge, or leave the task out",
