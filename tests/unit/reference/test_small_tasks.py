@@ -24,7 +24,11 @@ from interpflow.models.reference.small_tasks_corpus import (
     task_texts,
 )
 from interpflow.models.reference.small_tasks_evaluate import items_right, mean_loss
-from interpflow.models.reference.train import train, weights_digest
+from interpflow.models.reference.train import (
+    deterministic_single_thread,
+    train,
+    weights_digest,
+)
 from interpflow.tasks.nlp.builtin import BUILTIN_TASKS, builtin_items, end_of
 from interpflow.tasks.nlp.generated import draws
 from interpflow.tasks.nlp.held_out import GENERATED_TASKS, HELD_OUT_SHARE, held_out
@@ -37,7 +41,10 @@ SMALL = replace(
     corpus=replace(RECIPE.corpus, task_rows=6, drill_rows=2),
     architecture=ArchitectureConfig(hidden=32, layers=3, heads=2, feed_forward=48),
 )
-MIN_ACCURACY: dict[str, float] = {}
+MIN_ACCURACY = {
+    "addition": 0.8, "addition_three": 0.75, "copying": 0.75, "pattern": 0.3, "json": 0.65,
+    "code": 0.9, "world_facts": 0.9, "definitions": 0.85, "history": 0.9, "rhymes": 0.65,
+}  # fmt: skip
 MIN_COST = 0.1  # nats per token of stories, of skipping a block or swapping two neighbours
 DIRECTORY = REFERENCE_DIR / "small_tasks"
 released = pytest.mark.skipif(not DIRECTORY.is_dir(), reason="the model is not released")
@@ -148,7 +155,8 @@ def test_a_block_without_effect_is_asked_the_whole_margin(
 def test_the_released_model_solves_its_tasks() -> None:
     model, tokenizer = load_reference(DIRECTORY)
     for task, floor in MIN_ACCURACY.items():
-        right = items_right(model, tokenizer, builtin_items(task, 60, 11))
+        with deterministic_single_thread():
+            right = items_right(model, tokenizer, builtin_items(task, 60, 11))
         assert sum(right) / len(right) >= floor, task
 
 
@@ -158,6 +166,9 @@ def test_no_block_of_the_released_model_is_superfluous(material: SmallTasksMater
     rng = random.Random(12)
     told = encode_rows([material.story_row(rng) for _ in range(16)], tokenizer)
     blocks = range(model.config.num_hidden_layers)
-    intact = mean_loss(model, told, blocks)
-    for order in altered_orders(len(blocks)):
-        assert mean_loss(model, told, order) - intact >= MIN_COST, order
+    with deterministic_single_thread():
+        intact = mean_loss(model, told, blocks)
+        costs = {
+            order: mean_loss(model, told, order) - intact for order in altered_orders(len(blocks))
+        }
+    assert min(costs.values()) >= MIN_COST, costs
