@@ -1,0 +1,1 @@
+"""What each layer plan costs a model, tested on held-out items, and claims named beforehand."""
