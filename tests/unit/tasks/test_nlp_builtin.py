@@ -131,6 +131,14 @@ def test_listed_items_are_chosen_by_seed() -> None:
     assert len(builtin_items("phrases", 10_000, 1)) == len(listed_items("phrases"))
 
 
+def test_a_drawn_task_gives_all_that_it_has() -> None:
+    items = builtin_items("addition", 100_000, 1)
+    pairs = {tuple(item.prompt.removesuffix(" =").split(" + ")) for item in items}
+    # Of 4851 prompts one family in five is held out.
+    assert len(pairs) == len(items)
+    assert 700 < len(items) < 1200
+
+
 def test_wordings_and_directions_share_a_family() -> None:
     families = {item.prompt: item.family_id for item in listed_items("world_facts")}
     assert families["The capital of France is"] == families["The capital city of France is"]

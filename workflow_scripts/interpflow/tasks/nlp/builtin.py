@@ -7,7 +7,6 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 
 from interpflow.config.identity import derived_seed
 from interpflow.errors import UserError
@@ -18,7 +17,7 @@ from interpflow.tasks.nlp.listed import LISTED_TASKS, listed_items
 
 BUILTIN_TASKS: tuple[str, ...] = (*LISTED_TASKS, *DRAWS)
 DEFAULT_DRAWN = 64
-MAX_DRAWS_PER_ITEM = 200  # a task so small that this many draws show nothing new has no more
+MAX_IDLE_DRAWS = 2000  # a task of which so many draws in a row show nothing new has no more
 ENDS = {"addition": "\n", "addition_three": "\n", "json": "\n", "code": "\n", "pattern": ","}
 
 
@@ -30,7 +29,7 @@ def end_of(task: str) -> str:
 def builtin_items(task: str, n: int | None, seed: int) -> list[TaskItem]:
     """`n` different items of a built-in task, chosen or drawn by `seed`.
 
-    None: every item of a listed task, `DEFAULT_DRAWN` of a drawn one. A listed task that has no
+    None: every item of a listed task, `DEFAULT_DRAWN` of a drawn one. A task that has no
     `n` items gives all that it has. Drawn items are of families on which the reference model was
     not trained. Raises UserError for a task that does not exist.
     """
@@ -49,12 +48,13 @@ def builtin_items(task: str, n: int | None, seed: int) -> list[TaskItem]:
 
 def _drawn(task: str, n: int, rng: random.Random) -> list[TaskItem]:
     items: dict[str, TaskItem] = {}
-    unseen = filter(held_out, draws(task, rng))
-    for item in islice(unseen, n * MAX_DRAWS_PER_ITEM):
-        items.setdefault(item.prompt, item)
-        if len(items) == n:
+    n_idle = 0
+    for item in filter(held_out, draws(task, rng)):
+        if len(items) >= n or n_idle > MAX_IDLE_DRAWS:
             break
-    return list(items.values())[:n]
+        n_idle = n_idle + 1 if item.prompt in items else 0
+        items.setdefault(item.prompt, item)
+    return list(items.values())
 
 
 def with_shots(items: Sequence[TaskItem], n_shots: int, seed: int) -> list[TaskItem]:
