@@ -183,7 +183,6 @@ rule layer_surgery_effects:
         items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         intact="results/layer_surgery/{model}/intact.parquet",
-        gates="results/layer_surgery/{model}/gates.json",
         plans="results/layer_surgery/{model}/plans.parquet",
         answers="results/layer_surgery/{model}/answers.parquet",
         losses="results/layer_surgery/{model}/losses.parquet",

@@ -18,7 +18,6 @@ with job(snakemake, __file__) as this:
         texts_path=this.inputs["texts"],
         plans_path=this.inputs["plans"],
         intact_path=this.inputs["intact"],
-        gates_path=this.inputs["gates"],
         answers_path=this.inputs["answers"],
         losses_path=this.inputs["losses"],
         generations_path=this.inputs["generations"],
