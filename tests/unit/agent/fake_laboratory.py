@@ -79,21 +79,22 @@ class FakeLaboratory:
     def forward_tokens(
         self, plans: Sequence[NamedPlan], measure: Measure, task: str | None, units: Sequence[str]
     ) -> int:
-        wanted = {(str(p.plan), unit) for p in plans for unit in units}
+        wanted = {(text, unit) for text in {str(p.plan) for p in plans} for unit in units}
         return TOKENS * len(wanted - self.done)
 
     def measure(
         self, plans: Sequence[NamedPlan], measure: Measure, task: str | None, units: Sequence[str]
     ) -> Measured:
         tokens = self.forward_tokens(plans, measure, task, units)
-        self.asked += [(str(plan.plan), tuple(units)) for plan in plans]
-        self.done |= {(str(plan.plan), unit) for plan in plans for unit in units}
+        texts = {str(plan.plan): plan for plan in plans}
+        self.asked += [(text, tuple(units)) for text in texts]
+        self.done |= {(text, unit) for text in texts for unit in units}
         rows = {
-            str(plan.plan): [
+            text: [
                 self._row(unit, change, measure)
                 for unit, change in zip(units, self.changes(plan.plan, units), strict=True)
             ]
-            for plan in plans
+            for text, plan in texts.items()
         }
         runs = {text: (hashlib.sha256(text.encode()).hexdigest()[:8],) for text in rows}
         return Measured(rows, runs, tokens, tokens == 0)
@@ -136,6 +137,7 @@ class FakeLaboratory:
         return {**shared, "delta_log_prob": -change, "answered": kept}
 
 
+@dataclass
 class BoundaryLaboratory(FakeLaboratory):
     """Every claim is just false: what is skipped costs exactly the smallest effect on average, and
     every other change improves by exactly that much. `seed` draws the documents."""
@@ -145,8 +147,8 @@ class BoundaryLaboratory(FakeLaboratory):
     def changes(self, plan: LayerPlan, units: Sequence[str]) -> list[float]:
         if plan.is_identity(N_FUNCTIONS):
             return [0.0 for _ in units]
-        mean = 0.02 if plan.n_blocks < N_FUNCTIONS else -0.02
-        return [mean + 0.05 * _normal(f"{self.seed} {unit} {plan}") for unit in units]
+        mean, name = (0.02 if plan.n_blocks < N_FUNCTIONS else -0.02), f"{self.seed} {plan}"
+        return [mean + 0.05 * _normal(f"{name} {unit}") for unit in units]
 
 
 _KNOWN: dict[str, float] = {}

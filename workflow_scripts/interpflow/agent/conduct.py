@@ -17,6 +17,7 @@ from interpflow.agent.notebook import Notebook
 from interpflow.agent.policies.policy import Policy
 from interpflow.agent.records import UNFINISHED, Registration
 from interpflow.agent.report import Claim, forecasts, funnel, real_tests, statement, verdict_of
+from interpflow.agent.report_pages import write_report
 from interpflow.agent.session import Session
 from interpflow.config.layer_surgery import SurgeryAgent
 from interpflow.stats.forecasts import ForecastScore
@@ -52,9 +53,9 @@ def run_agent(
 ) -> Outcome:  # fmt: skip
     """Let a policy work until a rule, the budget or its report ends it.
 
-    directory: keeps transcript and ledger, and the work goes on from there after a kill; None:
-    nothing is kept. Raises UserError for a service that fails (everything bought is kept), and for
-    a directory that another agent has worked in.
+    directory: keeps transcript.jsonl, ledger.jsonl, report.json and report.md, and the work goes
+    on from there after a kill; None: nothing is kept. Raises UserError for a service that fails
+    (everything bought is kept), and for a directory that another agent has worked in.
     """
     session = Session(settings, laboratory, directory, seed, code=code, clock=clock)
     told = time.monotonic()
@@ -70,7 +71,10 @@ def run_agent(
                 settings.budget.confirmatory,
             )  # fmt: skip
     session.book.ledger.verify()
-    return outcome_of(session, policy.name)
+    outcome = outcome_of(session, policy.name)
+    if directory is not None:
+        write_report(outcome.document, directory)
+    return outcome
 
 
 def outcome_of(session: Session, policy: str) -> Outcome:

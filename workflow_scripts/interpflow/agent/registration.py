@@ -53,7 +53,7 @@ def preregister(book: Notebook, arguments: Mapping[str, Any]) -> dict[str, Any]:
     registered = register(
         book, hypothesis, subject, metric, prediction, arguments["probability"], n, power
     )
-    cost = book.cost([subject], registered.units)
+    cost = book.ledger.records[-1]["budget_cost"]
     return {"registration": registered.to_dict(), "forward_tokens": cost}
 
 

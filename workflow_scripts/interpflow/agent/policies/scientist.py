@@ -75,11 +75,13 @@ def _look(view: View, looked: dict[str, Seen]) -> Steps:
         ranges.sort(key=lambda span: _damage(looked, span))
         split, ranges = ranges[: MOST_PLANS // 2], ranges[MOST_PLANS // 2 :]
         halves = [half for span in split for half in _halves(span)]
-        if not (yield from _explored(view, [_skip(half) for half in halves], looked)):
-            break
+        affordable = yield from _explored(view, [_skip(half) for half in halves], looked)
         turns -= 1
-        ranges += [half for half in halves if half[1] - half[0] > 1]
-        blocks += [half[0] for half in halves if half[1] - half[0] == 1]
+        seen = [half for half in halves if _key(_skip(half)) in looked]
+        ranges += [half for half in seen if half[1] - half[0] > 1]
+        blocks += [half[0] for half in seen if half[1] - half[0] == 1]
+        if not affordable:
+            break
     if n_layers == 1:
         yield from _explored(view, [_skip((0, 1))], looked)
     blocks.sort()
@@ -105,8 +107,11 @@ def _look(view: View, looked: dict[str, Seen]) -> Steps:
 def _explored(
     view: View, plans: Sequence[Plan], looked: dict[str, Seen]
 ) -> Generator[Action, Mapping[str, Any], bool]:
-    """Explore plans; whether it could be afforded."""
+    """Explore plans; False where not all could be afforded. Then as many of the first are."""
     found = yield Action("explore", {"plans": list(plans), "measure": "text"})
+    if found.get("where") == "budget" and len(plans) > 1:
+        yield from _explored(view, plans[: len(plans) // 2], looked)
+        return False
     for plan, result in zip(plans, found.get("results", ()), strict=False):
         effect = result["effects"][METRIC]
         if effect["estimate"] is not None and effect["sd"] is not None:
