@@ -178,7 +178,9 @@ class SurgeryAgent(Settings):
     )
     n_units: int = Field(default=32, ge=8, le=MAX_ITEMS, description="documents of a test")
     placebo_share: Share = Field(
-        default=0.1, description="share of confirmatory slots that secretly run the intact model"
+        default=0.1,
+        description="share of confirmatory slots that secretly test nothing: plan and intact model "
+        "change places at random; the test is run again at the end",
     )
     max_errors: int = Field(
         default=10, ge=1, le=1000, description="actions in a row that fail their schema"
