@@ -21,6 +21,11 @@ class WrittenTasks(Settings):
     )
     n_items: Count = Field(default=40, description="items wanted of each task")
     rounds: int = Field(default=3, ge=1, le=20, description="of writing and filtering")
+    min_log_prob: float = Field(
+        default=-8.0, le=0,
+        description="nats per token; a written answer that the intact model finds less likely "
+        "is left out",
+    )  # fmt: skip
     max_similarity: Share = Field(
         default=0.95, description="largest embedding cosine of two prompts of a task"
     )
@@ -93,6 +98,9 @@ class SurgeryPlans(Settings):
     heads: bool = Field(default=False, description="ablate each head too")
     random_orders: int = Field(
         default=200, ge=0, le=100_000, description="orders of the null band, drawn by distance"
+    )
+    null_documents: Count = Field(
+        default=32, description="documents that random orders and controls are run on"
     )
     controls: int = Field(
         default=8, ge=0, le=1000,

@@ -79,6 +79,15 @@ class Store:
 
         Equal specs are run once. Raises UserError for a damaged run, and what `run` raises.
         """
+        n_new = self.fill(specs, run)
+        return [self.stored(spec, n_new=n_new[spec.key]) for spec in specs]
+
+    def fill(
+        self,
+        specs: Sequence[RunSpec],
+        run: Callable[[Sequence[RunSpec]], Sequence[Iterable[Row]]],
+    ) -> dict[str, int]:
+        """As `measured_all`, but nothing is read back: by key, the number of items newly run."""
         gaps = {spec.key: self.missing(spec) for spec in specs}
         distinct = {spec.key: spec for spec in specs}.values()
         wanted = [spec.of_items(gaps[spec.key]) for spec in distinct if gaps[spec.key]]
@@ -90,7 +99,7 @@ class Store:
         finally:
             for directory in opened:
                 shutil.rmtree(directory, ignore_errors=True)
-        return [self.stored(spec, n_new=len(gaps[spec.key])) for spec in specs]
+        return {key: len(items) for key, items in gaps.items()}
 
     def stored(self, spec: RunSpec, *, n_new: int = 0) -> Measured:
         """Rows of the spec that are all there. Raises UserError when some are not."""

@@ -16,7 +16,7 @@ from interpflow.engine import load
 from interpflow.engine.model import Model
 from interpflow.errors import UserError
 from interpflow.experiments.spec import MODEL_NAME, Measure, RunSpec
-from interpflow.experiments.store import Measured, Store
+from interpflow.experiments.store import Store
 from interpflow.inference.batching import Progress
 from interpflow.inference.surgery.answers import measure_answers
 from interpflow.inference.surgery.code_version import measuring_code
@@ -140,23 +140,42 @@ class ModelLaboratory:
         lines of a long run are headed. Raises UserError for an item that is not there or has no
         score, and for a plan that this model cannot run.
         """
-        named = _distinct(plans)
+        wanted = list(dict.fromkeys(item_ids))
+        specs, n_new = self.run_missing(plans, measure, wanted, progress=progress)
+        found = {}
+        for spec in specs:
+            measured = self.store.stored(spec)
+            by_id = {row[spec.item_column]: row for row in measured.rows}
+            rows = [by_id[name] for name in wanted]
+            found[spec.plan] = PlanRows(rows, measured.runs, n_new[spec.key])
+        return found
+
+    def run_missing(
+        self,
+        plans: Sequence[NamedPlan | LayerPlan],
+        measure: Measure,
+        item_ids: Sequence[str],
+        *,
+        progress: str = "",
+    ) -> tuple[list[RunSpec], dict[str, int]]:
+        """Run what the store does not have: the spec of each plan, whose rows are all there then,
+        and by its key how many items were run. Arguments and errors as for `measure`."""
         wanted = list(dict.fromkeys(item_ids))
         self._check(measure, wanted)
-        found: dict[str, PlanRows] = {}
-        report = Progress(self._n_missing(named, measure, wanted), progress or measure, logger)
+        named = list(_distinct(plans).values())
+        specs = [self.spec(plan, measure, wanted) for plan in named]
+        plan_of = {spec.plan: plan for spec, plan in zip(specs, named)}
+        n_missing = sum(len(self.store.missing(spec)) for spec in specs)
+        report = Progress(n_missing, progress or measure, logger)
+
+        def run(missing: Sequence[RunSpec]) -> list[list[Row]]:
+            return self._run([plan_of[spec.plan] for spec in missing], missing, report)
+
+        n_new: dict[str, int] = {}
         n_plans = max(1, ROWS_AT_ONCE // max(1, len(wanted)))
-        for start in range(0, len(named), n_plans):
-            some = list(named.values())[start : start + n_plans]
-            specs = [self.spec(plan, measure, wanted) for plan in some]
-            plan_of = {spec.plan: plan for spec, plan in zip(specs, some)}
-
-            def run(missing: Sequence[RunSpec], by_text: Any = plan_of) -> list[list[Row]]:
-                return self._run([by_text[spec.plan] for spec in missing], missing, report)
-
-            for spec, measured in zip(specs, self.store.measured_all(specs, run)):
-                found[spec.plan] = _in_order(measured, spec, wanted)
-        return found
+        for start in range(0, len(specs), n_plans):
+            n_new.update(self.store.fill(specs[start : start + n_plans], run))
+        return specs, n_new
 
     def new_tokens(
         self, plans: Sequence[NamedPlan | LayerPlan], measure: Measure, item_ids: Iterable[str]
@@ -253,12 +272,6 @@ class ModelLaboratory:
                     "intact model scores (surgery_intact, column unscored)",
                 )
 
-    def _n_missing(
-        self, plans: Mapping[str, LayerPlan], measure: Measure, item_ids: Sequence[str]
-    ) -> int:
-        specs = [self.spec(plan, measure, item_ids) for plan in plans.values()]
-        return sum(len(self.store.missing(spec)) for spec in specs)
-
     def _cost(self, measure: Measure, item_ids: Iterable[str]) -> int:
         rows = [self._rows(measure).rows[name] for name in item_ids]
         if measure != "generation":
@@ -317,8 +330,3 @@ class ModelLaboratory:
 def _distinct(plans: Sequence[NamedPlan | LayerPlan]) -> dict[str, LayerPlan]:
     found = [plan.plan if isinstance(plan, NamedPlan) else plan for plan in plans]
     return {str(plan): plan for plan in found}
-
-
-def _in_order(measured: Measured, spec: RunSpec, wanted: Sequence[str]) -> PlanRows:
-    by_id = {row[spec.item_column]: row for row in measured.rows}
-    return PlanRows([by_id[name] for name in wanted], measured.runs, measured.n_new)
