@@ -117,7 +117,7 @@ def _model_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
             rule="layer_surgery_intact",
             script="layer_surgery_intact.py",
             outputs=(f"{here}/intact.parquet", f"{here}/gates.json"),
-            spec=spec("tasks", "texts"),
+            spec=spec("tasks", "texts", "analysis"),
             packages=MODEL_PACKAGES,
         ),
         Stage(

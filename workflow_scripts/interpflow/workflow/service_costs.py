@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from interpflow.config.settings import Config
-from interpflow.errors import UserError
-from interpflow.llm.answers import Usage
-from interpflow.llm.asks import Ask
-from interpflow.llm.bought.prices import Price, PriceTable
-from interpflow.llm.bought.store_reading import store_contents, stored_keys
-from interpflow.llm.preflight import SERVICES, price_of
-from interpflow.llm.providers import open_provider
-from interpflow.llm.requests import canonical_body
-from interpflow.llm.roles import Player, players, uses
+from interpflow.llm.bought.store_reading import store_contents
+from interpflow.llm.preflight import SERVICES
+from interpflow.llm.roles import players, uses
 from interpflow.studies.counting.written_asks import membership_ask
 from interpflow.studies.counting.written_lists import planned_asks
 from interpflow.studies.counting.written_state import written_state
 from interpflow.studies.counting.written_validation import gold_questions
+from interpflow.studies.layer_surgery.data.judging import item_ask
+from interpflow.studies.layer_surgery.data.writing import OVERSAMPLE, round_asks
 from interpflow.studies.robustness.answers.judging import Judged, comparison_ask
 from interpflow.studies.robustness.answers.semantics import Comparison
 from interpflow.studies.robustness.data.base_items import study_items
@@ -28,43 +23,16 @@ from interpflow.studies.robustness.data.rewriting import meaning_ask, rewrite_as
 from interpflow.tasks.counting.lexicon import load_lexicon
 from interpflow.tasks.counting.prompts import load_templates
 from interpflow.tasks.counting.setup import factorial_design
+from interpflow.tasks.nlp.items import TaskItem
+from interpflow.workflow.planned_calls import CHARACTERS_PER_TOKEN, PlannedCalls, planned
 
-CHARACTERS_PER_TOKEN = 4.0  # of prompts and JSON, rather more tokens than there will be
-# What a service adds to a prompt for structured output.
-HIDDEN_TOKENS = 300
+LONGEST_ITEM = 200  # characters of a prompt, and of a task's description
 TYPICAL_WORD = "marigold"
-
-
-@dataclass(frozen=True)
-class PlannedCalls:
-    """Calls of one player for one purpose. Tokens and USD are upper bounds.
-
-    `is_bound`: the calls are, too, as they depend on the answers before them. `n_stored`: of the
-    calls, those whose answers the store holds; null where that cannot be known beforehand.
-    """
-
-    role: str
-    model: str
-    purpose: str
-    n_calls: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
-    is_bound: bool
-    n_stored: int | None
-
-    def times(self, n: int, purpose: str) -> PlannedCalls:
-        """`n` times as much, for another purpose, as a bound."""
-        return replace(
-            self, purpose=purpose, n_calls=self.n_calls * n, input_tokens=self.input_tokens * n,
-            output_tokens=self.output_tokens * n, cost_usd=self.cost_usd * n, is_bound=True,
-            n_stored=None,
-        )  # fmt: skip
 
 
 def planned_calls(config: Config) -> list[PlannedCalls]:
     """Calls of every study that asks language models."""
-    return [*_counting_calls(config), *_robustness_calls(config)]
+    return [*_counting_calls(config), *_robustness_calls(config), *_surgery_calls(config)]
 
 
 def _counting_calls(config: Config) -> list[PlannedCalls]:
@@ -81,7 +49,7 @@ def _counting_calls(config: Config) -> list[PlannedCalls]:
     rounds = study.data.llm.max_rounds
     calls = []
     for writer in players(config, "generator"):
-        round_one = _planned(config, writer, "lists, round 1", [ask for ask, _, _ in first])
+        round_one = planned(config, writer, "lists, round 1", [ask for ask, _, _ in first])
         calls += [round_one]
         if rounds > 1:
             calls.append(round_one.times(rounds - 1, f"lists, rounds 2 to {rounds}"))
@@ -89,8 +57,8 @@ def _counting_calls(config: Config) -> list[PlannedCalls]:
     gold_asks = [membership_ask(word, category, lexicon) for category, word in gold]
     n_words = sum(length for _, _, shapes in first for length, _ in shapes)
     for judge in players(config, "validator"):
-        measured = _planned(config, judge, "words of known membership", gold_asks)
-        example = _planned(
+        measured = planned(config, judge, "words of known membership", gold_asks)
+        example = planned(
             config, judge, "", [membership_ask(TYPICAL_WORD, design.categories[0], lexicon)]
         )
         calls += [measured] if gold_asks else []
@@ -108,16 +76,14 @@ def _robustness_calls(config: Config) -> list[PlannedCalls]:
     items = study_items(study.data, config.seed).items
     if "generator" in roles:
         asks = [ask for ask, _ in rewrite_asks(study, items, config.seed)]
-        calls += [_planned(config, player, "rewrites of prompts", asks)
+        calls += [planned(config, player, "rewrites of prompts", asks)
                   for player in players(config, "generator")]  # fmt: skip
     n_variants = len(planned_cells(study)) - 1 + max(len(item.given) for item in items)
     longest = max((item.question.text for item in items), key=len)
     if "validator" in roles:
         asks = [meaning_ask((longest, longest))]
         calls += [
-            _planned(config, player, "", asks).times(
-                n_variants * len(items), "meanings of variants"
-            )
+            planned(config, player, "", asks).times(n_variants * len(items), "meanings of variants")
             for player in players(config, "validator")
         ]
     if "judge" in roles:
@@ -126,8 +92,50 @@ def _robustness_calls(config: Config) -> list[PlannedCalls]:
         shown = Comparison("", "", "", "", "answer", reference=answer, answer=answer)
         asks = [comparison_ask(shown, Judged(longest, None, ""), "clean_first")]
         n_asked = 2 * n_variants * len(items) * len(config.robustness_models())
-        calls += [_planned(config, player, "", asks).times(n_asked, "comparisons of answers")
+        calls += [planned(config, player, "", asks).times(n_asked, "comparisons of answers")
                   for player in players(config, "judge")]  # fmt: skip
+    return calls
+
+
+def _surgery_calls(config: Config) -> list[PlannedCalls]:
+    """Written items, of the first round as they will be; and the agent's turns at most."""
+    study = config.layer_surgery
+    if study is None:
+        return []
+    calls = []
+    written = study.tasks.written
+    if written is not None:
+        for writer in players(config, "generator"):
+            missing = dict.fromkeys(written.tasks, written.n_items)
+            asks = [ask for ask, _ in round_asks(written, [], missing, 1, config.seed)]
+            first = planned(config, writer, "items, round 1", asks)
+            calls.append(first)
+            if written.rounds > 1:
+                calls.append(
+                    first.times(written.rounds - 1, f"items, rounds 2 to {written.rounds}")
+                )
+        longest = TaskItem(task="", prompt="x" * LONGEST_ITEM, answer=" x")
+        n_items = round(OVERSAMPLE * written.n_items) * len(written.tasks) * written.rounds
+        for judge in players(config, "judge"):
+            one = planned(config, judge, "", [item_ask(0, longest, "x" * LONGEST_ITEM)])
+            calls.append(one.times(n_items, "verdicts on items"))
+    agent = study.agent
+    for player in players(config, "agent") if agent else ():
+        if agent is None or player.settings.provider == "offline":
+            continue
+        n_models = len(config.layer_surgery_models())
+        budget = agent.budget
+        one = planned(config, player, "", [])
+        run = replace(
+            one, n_calls=budget.turns, input_tokens=budget.llm_tokens,
+            output_tokens=min(budget.llm_tokens, budget.turns * player.settings.max_tokens),
+            cost_usd=budget.cost_usd if player.settings.provider in SERVICES else 0.0,
+        )  # fmt: skip
+        calls.append(run.times(n_models, "experiments of the agent"))
+        judging = study.judging
+        if judging.plants and judging.with_agent:
+            n_runs = (1 + len(judging.plants) * judging.places) * judging.seeds * n_models
+            calls.append(run.times(n_runs, "the agent on planted models"))
     return calls
 
 
@@ -160,49 +168,3 @@ def print_calls(config: Config) -> None:
         f"store {config.llm.store}: {there.n_answers:,} answers, {there.spent_usd:.2f} USD spent, "
         f"{there.held_usd:.2f} USD held for calls without an answer"
     )
-
-
-def _planned(config: Config, player: Player, purpose: str, asks: Sequence[Ask]) -> PlannedCalls:
-    price = None
-    if player.settings.provider in SERVICES:
-        price = price_of(player.settings, PriceTable.load(config.llm.prices), player.key)
-    usages = [_usage(ask, player) for ask in asks]
-    return PlannedCalls(
-        role=player.key.removeprefix("llm.roles."),
-        model=player.settings.model or player.identity.name,
-        purpose=purpose,
-        n_calls=len(asks),
-        input_tokens=sum(usage.input_tokens for usage in usages),
-        output_tokens=sum(usage.output_tokens for usage in usages),
-        cost_usd=_cost(usages, price, player.settings.batch),
-        is_bound=False,
-        n_stored=_n_stored(config, player, asks),
-    )
-
-
-def _usage(ask: Ask, player: Player) -> Usage:
-    if player.settings.provider == "offline":
-        return Usage()
-    characters = len(ask.system) + sum(len(str(turn.content)) for turn in ask.turns)
-    if ask.schema is not None:
-        characters += len(canonical_body(ask.schema))
-    tokens = round(characters / CHARACTERS_PER_TOKEN) + HIDDEN_TOKENS
-    return Usage(input_tokens=tokens, output_tokens=min(ask.max_tokens, player.settings.max_tokens))
-
-
-def _cost(usages: Sequence[Usage], price: Price | None, batch: bool) -> float:
-    return sum(price.cost(usage, batch) for usage in usages) if price else 0.0
-
-
-def _n_stored(config: Config, player: Player, asks: Sequence[Ask]) -> int | None:
-    """Null without a key: requests are made by the provider, which wants one."""
-    if player.settings.provider == "offline":
-        return 0
-    store = Path(config.llm.store)
-    if not store.exists():
-        return 0
-    try:
-        provider = open_provider(player.settings, config.models)
-    except UserError:
-        return None
-    return len(stored_keys(store, {provider.request(ask).key for ask in asks}))
