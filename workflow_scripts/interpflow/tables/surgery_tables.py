@@ -142,7 +142,10 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "final_rank": REAL,
         "final_probability": REAL,
     },
-    # Minimal sufficient and necessary sets of blocks, found on discover and develop items.
+    # Minimal sufficient and necessary sets of blocks, found on discover and develop items. Shares
+    # of the items answered intact that are still answered; bound_share: what the set must reach (or
+    # stay below). is_minimal: leaving out any one block was tried and misses it; n_breaking: blocks
+    # of which that holds on confirm items too. verdict: holds, fails or unclear, on confirm items.
     "surgery_sets": {
         "task": TEXT,
         "kind": TEXT,
@@ -153,6 +156,9 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "found_share": REAL,
         "bound_share": REAL,
         "is_minimal": FLAG,
+        "confirmed_share": REAL,
+        "n_breaking": INT,
+        "verdict": TEXT,
     },
     # One registered test of an agent, with what came of it. claim: the anomaly that it decides,
     # such as "swapped 3 and 4"; rerun_of: the registration whose slot went to a placebo.
