@@ -7,6 +7,7 @@ blocks side by side, "0 1~zero_mlp 2 3" and "0 1*0.5 2 3" change what one block 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ MAX_LENGTH = 8
 
 _STEP = re.compile(
     r"^(?P<block>\d+)(?:~(?P<method>[a-z]+)_(?P<part>[a-z]+?)(?P<head>\d+)?)?"
-    r"(?:\*(?P<factor>-?\d+(?:\.\d+)?(?:e-?\d+)?))?$"
+    r"(?:\*(?P<factor>-?\d+(?:\.\d+)?(?:e[+-]?\d+)?))?$"
 )
 _SIDE_BY_SIDE = re.compile(r"^\((?P<blocks>\d+(?:\|\d+)+)\)$")
 
@@ -74,6 +75,12 @@ class Step:
                 "a step is one block, or several side by side that are left as they are",
                 where=f"layer plan, blocks {list(self.blocks)}",
             )
+        if not math.isfinite(self.factor):
+            raise UserError(
+                f"a block cannot be multiplied by {self.factor}",
+                where=f"layer plan, block {self.blocks[0]}",
+                remedy="use a number",
+            )
 
     @property
     def is_plain(self) -> bool:
@@ -85,7 +92,8 @@ class Step:
         if len(self.blocks) > 1:
             return f"({blocks})"
         change = "" if self.ablation is None else f"~{self.ablation}"
-        factor = "" if self.factor == 1.0 else f"*{self.factor:g}"
+        # The shortest decimal that is this very number, so that no two plans are written alike.
+        factor = "" if self.factor == 1.0 else f"*{float(self.factor)!r}".removesuffix(".0")
         return f"{blocks}{change}{factor}"
 
 
@@ -107,6 +115,10 @@ class LayerPlan:
     @classmethod
     def parse(cls, text: str) -> LayerPlan:
         """The plan whose `str()` is `text`. Raises UserError naming the step that is none."""
+        if not text.strip():
+            raise UserError(
+                "no step is written", where="layer plan", remedy='write "-" for a plan of no step'
+            )
         if text.strip() == "-":
             return cls(())
         return cls(tuple(_step(part) for part in text.split()))
