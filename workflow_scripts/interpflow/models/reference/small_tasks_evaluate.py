@@ -20,6 +20,8 @@ from interpflow.tasks.nlp.builtin import BUILTIN_TASKS, builtin_items, end_of
 from interpflow.tasks.nlp.held_out import GENERATED_TASKS
 from interpflow.tasks.nlp.items import TaskItem
 
+HIT = 0.1  # nats: a token whose loss rises by more has felt that a block is missing
+
 
 def small_tasks_metrics(
     model: LlamaForCausalLM,
@@ -33,7 +35,8 @@ def small_tasks_metrics(
 
     Accuracy: an accepted answer and what ends it, greedy; `n_items` held-out items of a generated
     task, all items of a listed one. Losses in nats per token; `skip_cost`: by how much the loss on
-    stories rises, and that of the answers per item in the mean of all tasks, by number of block.
+    stories rises, on which share of their tokens it rises by more than `HIT`, and by how much that
+    of the answers rises, in the mean of all tasks; by number of block.
     """
     items = {task: _items(task, n_items, seed) for task in BUILTIN_TASKS}
     right = {
@@ -44,22 +47,24 @@ def small_tasks_metrics(
     told = encode_rows([material.story_row(rng) for _ in range(n_stories)], tokenizer)
     asked = [_asked(chosen, tokenizer) for chosen in items.values()]
     blocks = range(model.config.num_hidden_layers)
-    story_loss = mean_loss(model, told, blocks)
+    story_losses = token_losses(model, told, blocks)
     answer_loss = _mean([mean_loss(model, batch, blocks) for batch in asked])
-    skips = {str(block): [other for other in blocks if other != block] for block in blocks}
+    skip_cost = {}
+    for block in blocks:
+        left = [other for other in blocks if other != block]
+        rise = token_losses(model, told, left) - story_losses
+        skip_cost[str(block)] = {
+            "stories": float(rise.mean()),
+            "hit_tokens": float((rise > HIT).float().mean()),
+            "answers": _mean([mean_loss(model, batch, left) for batch in asked]) - answer_loss,
+        }
     return {
         "accuracy": {key: _mean(values) for key, values in right.items()},
         "n_items": n_items,
         "n_stories": n_stories,
-        "story_loss": story_loss,
+        "story_loss": float(story_losses.mean()),
         "answer_loss": answer_loss,
-        "skip_cost": {
-            block: {
-                "stories": mean_loss(model, told, left) - story_loss,
-                "answers": _mean([mean_loss(model, batch, left) for batch in asked]) - answer_loss,
-            }
-            for block, left in skips.items()
-        },
+        "skip_cost": skip_cost,
     }
 
 
@@ -101,13 +106,18 @@ def _asked(items: Sequence[TaskItem], tokenizer: PreTrainedTokenizerFast) -> Bat
 
 
 @torch.no_grad()
-def mean_loss(model: LlamaForCausalLM, batch: Batch, blocks: Sequence[int]) -> float:
-    """Nats per scored token when the given blocks run, one after the other."""
+def token_losses(model: LlamaForCausalLM, batch: Batch, blocks: Sequence[int]) -> torch.Tensor:
+    """Nats of each scored token, [scored], when the given blocks run, one after the other."""
     hidden = embed(model, batch.ids)
     for block in blocks:
         hidden = run_blocks(model, hidden, block, block + 1)
     logits = unembed(model, hidden[batch.row, batch.position])
-    return float(cross_entropy(logits, batch.target))
+    return cross_entropy(logits, batch.target, reduction="none")
+
+
+def mean_loss(model: LlamaForCausalLM, batch: Batch, blocks: Sequence[int]) -> float:
+    """Nats per scored token when the given blocks run, one after the other."""
+    return float(token_losses(model, batch, blocks).mean())
 
 
 def _mean(values: Sequence[float]) -> float:
