@@ -16,7 +16,7 @@ from interpflow.stats.paired import paired_difference
 from interpflow.stats.record import Estimate
 
 Row = Mapping[str, Any]
-UNALTERED = "none"
+UNALTERED = "unaltered"
 ALL = "all"
 
 

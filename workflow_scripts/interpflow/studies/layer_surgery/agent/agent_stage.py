@@ -1,0 +1,96 @@
+"""The automated researcher at work on one model of the study."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from interpflow.agent.conduct import run_agent
+from interpflow.agent.policies.language_model import LanguageModelPolicy
+from interpflow.agent.policies.policy import Policy
+from interpflow.agent.policies.scientist import scientist
+from interpflow.agent.report_pages import write_report
+from interpflow.agent.session import TRANSCRIPT
+from interpflow.config.identity import content_hash, derived_seed
+from interpflow.config.layer_surgery import LayerSurgerySettings
+from interpflow.config.settings import Config
+from interpflow.errors import UserError
+from interpflow.inference.surgery.code_version import measuring_code
+from interpflow.studies.layer_surgery.agent.laboratory_agent import StoreLaboratory
+from interpflow.studies.layer_surgery.sweep.gate_document import read_gates
+from interpflow.studies.layer_surgery.sweep.laboratory import open_laboratory
+from interpflow.tables.atomic import atomic_path
+from interpflow.tables.documents import write_document
+from interpflow.tables.parquet import read_rows, write_table
+from interpflow.tables.provenance import Provenance
+
+logger = logging.getLogger("layer_surgery.agent")
+
+# Where agents work, in the store of runs.
+AGENTS = "agents"
+
+
+def run_agent_stage(
+    config: Config,
+    name: str,
+    settings: LayerSurgerySettings,
+    seed: int,
+    *,
+    items_path: Path | str,
+    texts_path: Path | str,
+    intact_path: Path | str,
+    gates_path: Path | str,
+    store_path: Path | str,
+    device: str = "cpu",
+    tokens_per_batch: int = 8192,
+    tests_path: Path | str,
+    report_path: Path | str,
+    transcript_path: Path | str,
+    provenance: Provenance | None = None,
+) -> None:
+    """Let the role `agent` experiment on a model; write the table `surgery_tests`, the document
+    `agent_report` and the transcript.
+
+    The agent works in a directory of the store, named by everything that its work depends on: a
+    job that was killed goes on where it was, and runs in the store cost nothing. Raises UserError
+    for a study without an agent, and for a service that fails (all that was bought is kept).
+    """
+    agent = settings.agent
+    if agent is None:
+        raise UserError("the study has no agent", where="layer_surgery.agent")
+    laboratory = open_laboratory(
+        name, config.models[name], settings, seed, items=read_rows(items_path, "surgery_items"),
+        texts=read_rows(texts_path, "surgery_texts"), store_path=store_path, device=device,
+        tokens_per_batch=tokens_per_batch,
+    )  # fmt: skip
+    intact = read_rows(intact_path, "surgery_intact")
+    seen = StoreLaboratory(laboratory, intact, read_gates(gates_path))
+    role, own_seed = config.llm.roles.agent, derived_seed(seed, name, "agent")
+    spec: dict[str, Any] = {
+        "model": laboratory.identity,
+        "settings": settings.model_dump(mode="json", include={"agent", "texts", "measures"}),
+        "role": role.model_dump(mode="json"),
+        "items": [row["example_id"] for row in intact],
+        "texts": sorted(laboratory.texts),
+        "description": seen.describe(),
+        "seed": own_seed,
+        "code": measuring_code(),
+    }
+    directory = Path(store_path) / AGENTS / content_hash(spec)
+    if (directory / TRANSCRIPT).is_file():
+        logger.info("the agent goes on in %s", directory)
+    outcome = run_agent(agent, seen, policy_of(config), directory, own_seed, code=measuring_code())
+    write_report(outcome.document, directory)
+    write_table(tests_path, "surgery_tests", outcome.tests, provenance)
+    write_document(report_path, "agent_report", {"model": name, **outcome.document}, provenance)
+    with atomic_path(transcript_path) as temporary:
+        temporary.write_bytes((directory / TRANSCRIPT).read_bytes())
+
+
+def policy_of(config: Config) -> Policy:
+    """Who plays the role `agent`: offline the fixed-policy scientist, else a language model."""
+    role = config.llm.roles.agent
+    if role.provider == "offline":
+        return scientist()
+    return LanguageModelPolicy(role, config.llm, config.models)
