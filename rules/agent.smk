@@ -3,7 +3,7 @@
 
 rule layer_surgery_agent:
     input:
-        items="results/layer_surgery/items.parquet",
+        task_items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         intact="results/layer_surgery/{model}/intact.parquet",
         gates="results/layer_surgery/{model}/gates.json",
@@ -36,7 +36,7 @@ rule layer_surgery_agent:
 
 rule layer_surgery_judging:
     input:
-        items="results/layer_surgery/items.parquet",
+        task_items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         intact="results/layer_surgery/{model}/intact.parquet",
         gates="results/layer_surgery/{model}/gates.json",

@@ -29,7 +29,7 @@ rule layer_surgery_generation:
             "results/layer_surgery/written.parquet" if writes_items(SETTINGS) else []
         ),
     output:
-        items="results/layer_surgery/items.parquet",
+        task_items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         document="results/layer_surgery/data.json",
     log:
@@ -50,7 +50,7 @@ rule layer_surgery_generation:
 
 rule layer_surgery_intact:
     input:
-        items="results/layer_surgery/items.parquet",
+        task_items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         manifest="results/models/{model}/manifest.json",
         files=lambda wildcards: model_files(SETTINGS, wildcards.model),
@@ -80,7 +80,7 @@ rule layer_surgery_intact:
 
 rule layer_surgery_sweep:
     input:
-        items="results/layer_surgery/items.parquet",
+        task_items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         intact="results/layer_surgery/{model}/intact.parquet",
         gates="results/layer_surgery/{model}/gates.json",
@@ -115,7 +115,7 @@ rule layer_surgery_sweep:
 
 rule layer_surgery_lenses:
     input:
-        items="results/layer_surgery/items.parquet",
+        task_items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         intact="results/layer_surgery/{model}/intact.parquet",
         manifest="results/models/{model}/manifest.json",
@@ -149,7 +149,7 @@ rule layer_surgery_lenses:
 
 rule layer_surgery_search:
     input:
-        items="results/layer_surgery/items.parquet",
+        task_items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         intact="results/layer_surgery/{model}/intact.parquet",
         gates="results/layer_surgery/{model}/gates.json",
@@ -180,7 +180,7 @@ rule layer_surgery_search:
 
 rule layer_surgery_effects:
     input:
-        items="results/layer_surgery/items.parquet",
+        task_items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         intact="results/layer_surgery/{model}/intact.parquet",
         plans="results/layer_surgery/{model}/plans.parquet",

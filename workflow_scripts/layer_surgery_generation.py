@@ -14,7 +14,7 @@ with job(snakemake, __file__) as this:
         LayerSurgerySettings.model_validate(this.spec["settings"]),
         this.seed,
         written_path=this.inputs.get("written") or None,
-        items_path=this.outputs["items"],
+        items_path=this.outputs["task_items"],
         texts_path=this.outputs["texts"],
         document_path=this.outputs["document"],
         provenance=this.provenance,

@@ -16,7 +16,7 @@ with job(snakemake, __file__) as this:
         ModelSettings.model_validate(this.spec["source"]),
         LayerSurgerySettings.model_validate(this.spec["settings"]),
         this.seed,
-        items_path=this.inputs["items"],
+        items_path=this.inputs["task_items"],
         texts_path=this.inputs["texts"],
         device=this.device,
         tokens_per_batch=this.tokens_per_batch,

@@ -16,7 +16,7 @@ with job(snakemake, __file__) as this:
         this.spec["model"],
         LayerSurgerySettings.model_validate(this.spec["settings"]),
         this.seed,
-        items_path=this.inputs["items"],
+        items_path=this.inputs["task_items"],
         texts_path=this.inputs["texts"],
         intact_path=this.inputs["intact"],
         gates_path=this.inputs["gates"],
