@@ -129,7 +129,7 @@ class SurgeryLenses(Settings):
     steps: int = Field(default=250, ge=1, le=100_000, description="steps of training")
     documents_per_step: Count = Field(default=16, description="documents in a step")
     tokens_per_step: Count = Field(default=192, description="tokens of these that a step reads")
-    learning_rate: float = Field(default=2e-3, gt=0, le=1, description="of Adam")
+    learning_rate: float = Field(default=4e-3, gt=0, le=1, description="of Adam")
     weight_decay: float = Field(default=1e-3, ge=0, le=1, description="towards the identity")
     exit_kl: float = Field(
         default=0.5, gt=0, description="nats per token below which a depth counts as exited"
@@ -209,7 +209,12 @@ class SurgeryJudging(Settings):
     with_agent: bool = Field(
         default=False, description="judge the language model of the role agent too"
     )
-    seeds: int = Field(default=10, ge=1, le=10_000, description="runs of each policy and model")
+    seeds: int = Field(default=4, ge=1, le=10_000, description="runs of each policy and model")
+    n_explored: int = Field(
+        default=24, ge=8, le=MAX_ITEMS, description="documents that may be explored"
+    )
+    n_units: int = Field(default=16, ge=8, le=MAX_ITEMS, description="documents of a test")
+    max_tokens: int = Field(default=24, ge=8, le=4096, description="a document is cut after these")
 
 
 class SurgeryAnalysis(Settings):

@@ -81,6 +81,6 @@ def judged_row(judged: Judged, policy: str, seed: int, outcome: Outcome) -> dict
     }
 
 
-def _named(claim: AnomalyClaim) -> tuple[str, tuple[int, ...]]:
-    """Two factors for one block are one claim: it is too weak, or too strong."""
-    return claim.kind, claim.blocks
+def _named(claim: AnomalyClaim) -> tuple[str, tuple[int, ...], bool]:
+    """Two factors for one block are one claim if both say that it is too weak, or too strong."""
+    return claim.kind, claim.blocks, (claim.factor or 1.0) > 1.0
