@@ -41,7 +41,7 @@ class SurgeryTasks(Settings):
     written: WrittenTasks | None = Field(
         default=None, description="also have items written by the role generator"
     )
-    n_items: Count = Field(default=40, description="independent items of each task at most")
+    n_items: Count = Field(default=32, description="independent items of each task at most")
     shots: int = Field(default=0, ge=0, le=20, description="solved examples before each prompt")
     min_accuracy: Share = Field(
         default=0.3,
@@ -66,7 +66,7 @@ class SurgeryTexts(Settings):
     path: str | None = Field(
         default=None, description="with source file: .txt (a document a line) or .jsonl"
     )
-    n_documents: Count = Field(default=160, description="documents whose loss is measured")
+    n_documents: Count = Field(default=120, description="documents whose loss is measured")
     n_lens: Count = Field(default=400, description="further documents that lenses are trained on")
     n_agent: int = Field(
         default=800, ge=0, le=MAX_ITEMS,
@@ -100,7 +100,7 @@ class SurgeryPlans(Settings):
         default=200, ge=0, le=100_000, description="orders of the null band, drawn by distance"
     )
     null_documents: Count = Field(
-        default=32, description="documents that random orders and controls are run on"
+        default=24, description="documents that random orders and controls are run on"
     )
     controls: int = Field(
         default=8, ge=0, le=1000,
