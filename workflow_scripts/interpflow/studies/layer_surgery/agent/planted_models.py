@@ -105,26 +105,32 @@ class Truths:
     unaltered: TextRuns
     smallest_effect: float
     means: dict[str, float] = field(default_factory=dict)
+    present: dict[str, float] = field(default_factory=dict)
 
     def of(self, claim: AnomalyClaim) -> Truth:
-        """Means over all documents that decide are kept in `means`, by claim."""
+        """What decides, the mean over all documents, is kept in `means` by claim; in `present` too
+        where the claim holds."""
+        truth = self._of(claim)
+        if truth == "present":
+            self.present[str(claim)] = self.means[str(claim)]
+        return truth
+
+    def _of(self, claim: AnomalyClaim) -> Truth:
         if is_planted(claim, self.anomaly):
             return "planted"
         if claim.kind == "no_op":
-            change = abs(self._mean(claim, self.altered))
-            return "present" if change < self.smallest_effect else "false"
+            change = self.means[str(claim)] = self._mean(claim, self.altered)
+            return "present" if abs(change) < self.smallest_effect else "false"
         original = self._in_unaltered(claim)
         if original is None:
             return "false"
-        change = self._mean(original, self.unaltered)
+        change = self.means[str(claim)] = self._mean(original, self.unaltered)
         return "present" if change < -self.smallest_effect else "false"
 
     def _mean(self, claim: AnomalyClaim, runs: TextRuns) -> float:
         named = named_plan(claim.plan, runs.model.n_layers, runs.model.n_heads)
         units = (*runs.explore, *runs.confirm)
-        mean = runs.means([named.plan], units)[str(named.plan)]
-        self.means[str(claim)] = mean
-        return mean
+        return runs.means([named.plan], units)[str(named.plan)]
 
     def _in_unaltered(self, claim: AnomalyClaim) -> AnomalyClaim | None:
         """The claim with the blocks as they were counted before one was put in twice; None where
