@@ -125,6 +125,25 @@ def test_null_band(found):
     assert 0 < near["n_units"] < mild["n_units"]
 
 
+def test_the_band_is_compared_on_its_own_documents(tmp_path):
+    paths = write_sweep(tmp_path, loss=planted_loss, retained=planted_retention)
+    orders = {str(plan.plan) for plan in swept() if plan.role == "random_order"}
+    rows = [
+        # On the other documents everything costs more than any order does on these.
+        row if few else {**row, "delta_loss": row["delta_loss"] + 100}
+        for row in read_rows(paths["losses_path"], "surgery_text_losses")
+        for few in [int(row["document_id"][1:]) < 20]
+        if few or row["plan"] not in orders
+    ]
+    write_table(paths["losses_path"], "surgery_text_losses", rows)
+    estimate_effects(
+        "m", FEW, 1, **paths, estimates_path=tmp_path / "effects.parquet",
+        document_path=tmp_path / "effects.json",
+    )  # fmt: skip
+    found = read_rows(tmp_path / "effects.parquet", "estimates")
+    assert one(found, "null band", "skip_each: all orders", "skip 3")["p_value"] < 0.1
+
+
 def test_ranges_are_milder_than_their_controls(found):
     rows, _ = found
     row = one(rows, "against controls", "skip_range", "skip 3–4", "loss beyond controls")

@@ -133,7 +133,8 @@ def _requests(selector: Mapping[str, Any], n_layers: int) -> list[dict[str, Any]
 
 
 def _places(at: str | list[float], n: int) -> list[int]:
-    """Blocks (or first blocks of pairs) of n: shares are of the middle of each, (i + ½)/n."""
+    """Blocks (or first blocks of pairs) of n. Shares are of the middle of each, (i + ½)/n, and mean
+    inner ones only: the first and the last have claims of their own."""
     if at == "first":
         return [0] if n else []
     if at == "last":
@@ -141,4 +142,4 @@ def _places(at: str | list[float], n: int) -> list[int]:
     if at == "inner":
         return [*range(1, n - 1)]
     low, high = at
-    return [place for place in range(n) if float(low) <= (place + 0.5) / n < float(high)]
+    return [place for place in range(1, n - 1) if float(low) <= (place + 0.5) / n < float(high)]

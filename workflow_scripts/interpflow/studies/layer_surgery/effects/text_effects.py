@@ -42,10 +42,14 @@ def text_rows(analyst: Analyst, outcomes: Outcomes) -> list[Row]:
 
 
 def band_rows(analyst: Analyst, outcomes: Outcomes) -> list[Row]:
-    """Where each structured plan lies among the random orders: among all, among those that keep
-    the first and the last block, and, if it is an order itself, among those about as far."""
+    """Where each structured plan lies among the random orders: among all, and, if it is an order
+    itself, among those about as far (that keep the first and the last block if it does). On the
+    documents on which all of them were measured."""
     orders = outcomes.plans.of_role("random_order")
-    damage = mean_over(outcomes.losses.delta(row["plan"] for row in orders))
+    by_document = outcomes.losses.delta(row["plan"] for row in orders)
+    # Random orders may be run on fewer documents: like is compared with like.
+    shared = np.isfinite(by_document).all(axis=0)
+    damage = mean_over(by_document[:, shared])
     inner = np.array([row["kind"] == RANDOM_INNER_ORDER for row in orders], dtype=bool)
     distances = np.array([row["distance"] for row in orders], dtype=np.float64)
     rows = [
@@ -59,7 +63,7 @@ def band_rows(analyst: Analyst, outcomes: Outcomes) -> list[Row]:
         for plan in outcomes.plans.of_family(family):
             if family == INTACT:
                 continue
-            own = float(mean_over(outcomes.losses.delta([plan["plan"]]))[0])
+            own = float(mean_over(outcomes.losses.delta([plan["plan"]])[:, shared])[0])
             bands = {f"{family}: all orders": np.ones(len(orders), dtype=bool)}
             if plan["distance"] is not None:
                 near = np.abs(distances - plan["distance"]) <= reach
