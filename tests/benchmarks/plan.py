@@ -134,6 +134,16 @@ SCORING = Section(
         ),
     ),
 )
+SKIPS = Section(
+    "Layer skips",
+    "No block and each block in turn is left out of the model, on 32 documents of 64 tokens; the "
+    "log-probability of a token after each document. Steps that plans begin with in common run "
+    "once here; with hooks every plan is a whole forward.",
+    (
+        Run("skips-gpt2", "layer_skips", "gpt2", "GPT-2 shape"),
+        Run("skips-small", "layer_skips", "small", "small shape (8 blocks of d 96)"),
+    ),
+)
 PAIRS = Section(
     "Growth with the number of pairs",
     "Residual sweep, Llama shape of 8 layers and d 128, 32 tokens.",
@@ -185,7 +195,7 @@ MEMORY_WITH_QUERIES = Section(
     ),
     "prompts",
 )
-SECTIONS = (RESIDUAL, HEADS, DUMP, SCORING, PAIRS, LAYERS, MEMORY, MEMORY_WITH_QUERIES)
+SECTIONS = (RESIDUAL, HEADS, DUMP, SCORING, SKIPS, PAIRS, LAYERS, MEMORY, MEMORY_WITH_QUERIES)
 # 27 GB of float32 weights in each of these processes at once.
 ON_7B = ("interpflow", "plain hooks", "nnsight", "linears")
 # The same works where a GPU can be had: `run --gpu`, in both types.

@@ -74,6 +74,8 @@ SHAPES = {
         gpt2_shape("gpt2", 12, 768, 12, 50257),
         Shape("llama", "llama", 12, 512, 8, 2, 64, 1408, 3, 32000),
         gpt2_shape("tiny", 4, 128, 4, 50000),
+        # That of the reference model of small language tasks.
+        Shape("small", "llama", 8, 96, 4, 4, 24, 256, 3, 2000),
         # Only to see how the cost of a dump or a sweep grows, so as small as can be.
         gpt2_shape("minute", 2, 32, 2, 500),
         # Made on the device, never saved: 27 GB in float32.

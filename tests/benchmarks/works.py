@@ -1,4 +1,5 @@
-"""What is timed, as data: sweeps, activation dumps, answer scoring, and the prompts they run on."""
+"""What is timed, as data: sweeps, activation dumps, answer scoring, skipped layers,
+and the prompts they run on."""
 
 from __future__ import annotations
 
@@ -139,7 +140,30 @@ class LinearWork:
     tera_flops: float = 0.15
 
 
-Work = SweepWork | DumpWork | ScoringWork | LinearWork
+@dataclass(frozen=True)
+class SkipWork:
+    """Skip each block in turn, and none: the log-probability of a token after each document."""
+
+    shape: Shape
+    n_documents: int = 32
+    length: int = 64
+
+    def documents(self) -> tuple[list[list[int]], list[int]]:
+        """Token ids, all of one length, and the token that follows each."""
+        rng = random.Random(PROMPT_SEED)
+        top = self.shape.vocabulary
+        ids = [
+            [rng.randrange(FIRST_WORD, top) for _ in range(self.length + 1)]
+            for _ in range(self.n_documents)
+        ]
+        return [row[:-1] for row in ids], [row[-1] for row in ids]
+
+    def skipped(self) -> list[int | None]:
+        """The block that each plan leaves out."""
+        return [None, *range(self.shape.n_layers)]
+
+
+Work = SweepWork | DumpWork | ScoringWork | LinearWork | SkipWork
 
 
 def text_of(tokens: Sequence[int]) -> str:
@@ -158,6 +182,7 @@ KINDS: dict[str, type[Any]] = {
     "activation_dump": DumpWork,
     "scoring": ScoringWork,
     "linear": LinearWork,
+    "layer_skips": SkipWork,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "residual_sweep": {},
@@ -165,4 +190,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "activation_dump": {},
     "scoring": {},
     "linear": {},
+    "layer_skips": {},
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from tests.benchmarks.job import Job, Place
-from tests.benchmarks.works import DumpWork, LinearWork, ScoringWork, SweepWork, Work
+from tests.benchmarks.works import DumpWork, LinearWork, ScoringWork, SkipWork, SweepWork, Work
 
 # Sites that a loop of whole forwards runs of a sweep; its time is scaled to all of them.
 SAMPLED_SITES = 12
@@ -34,18 +34,31 @@ SCORINGS: dict[str, tuple[str, dict]] = {
     "lm-evaluation-harness": ("harness:score", {}),
     "sorted loop": ("sorted_loop:score", {}),
 }
+SKIPS: dict[str, tuple[str, dict]] = {
+    "interpflow": ("layer_skips:plans", {}),
+    "interpflow, model's linears": ("layer_skips:plans", {"fast": False}),
+    "plain hooks": ("layer_skips:hooks", {}),
+    "hooks, last logits": ("layer_skips:hooks", {"last_only": True}),
+}
 LINEARS: dict[str, tuple[str, dict]] = {"linears": ("linears:linears", {})}
 REFERENCE = {
     SweepWork: "plain hooks",
     DumpWork: "transformers + torch.save",
     ScoringWork: "sorted loop",
     LinearWork: "linears",
+    SkipWork: "plain hooks",
 }
 
 
 def implementations(work: Work) -> dict[str, tuple[str, dict]]:
     """Name -> (module:function, options) of all that can do this work."""
-    tables = {SweepWork: SWEEPS, DumpWork: DUMPS, ScoringWork: SCORINGS, LinearWork: LINEARS}
+    tables = {
+        SweepWork: SWEEPS,
+        DumpWork: DUMPS,
+        ScoringWork: SCORINGS,
+        LinearWork: LINEARS,
+        SkipWork: SKIPS,
+    }
     return tables[type(work)]
 
 
