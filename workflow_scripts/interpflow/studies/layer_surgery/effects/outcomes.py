@@ -130,7 +130,7 @@ def read_outcomes(
     return Outcomes(
         plans=PlanTable(tuple(read_rows(plans_path, "surgery_plans"))),
         losses=_losses(read_rows(losses_path, "surgery_text_losses"), documents),
-        tasks={task: _answers(task, rows, items, intact) for task, rows in by_task.items()},
+        tasks={task: _answers(task, by_task[task], items, intact) for task in sorted(by_task)},
         generations=tuple(
             row
             for row in read_rows(generations_path, "surgery_generations")
