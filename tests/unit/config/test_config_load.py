@@ -23,6 +23,7 @@ from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.paths import PROJECT_DIR
 
+STUDIES = ("counting", "robustness", "layer_surgery")
 MODELS = {"one": {"local": "somewhere"}}
 
 
@@ -41,7 +42,7 @@ def test_defaults_make_a_config_of_the_models_alone() -> None:
 def test_the_config_of_the_project_says_the_defaults() -> None:
     raw = yaml.safe_load((PROJECT_DIR / "config.yaml").read_text(encoding="utf-8"))
     config = parse_config(raw)
-    studies = {name: {"models": raw[name]["models"]} for name in ("counting", "robustness")}
+    studies = {name: {"models": raw[name]["models"]} for name in STUDIES}
     bare = parse_config({"models": raw["models"], **studies})
     assert config == bare, "config.yaml states values that are not the defaults"
 

@@ -17,8 +17,8 @@ from interpflow.workflow.plan import Plan
 
 N_MUTATIONS = 200
 # A message names a key by its dotted path, which begins with a section, or a model.
-PLACES = ("seed", "models", "execution", "counting", "robustness", "llm", "reference_models",
-          "config", "model ")  # fmt: skip
+PLACES = ("seed", "models", "execution", "counting", "robustness", "layer_surgery", "llm",
+          "reference_models", "config", "model ")  # fmt: skip
 MINIMAL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -30,7 +30,8 @@ def written_out(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for name in MINIMAL_FILES:
         (directory / name).write_text("{}")
     raw["models"] = {"one": {"local": str(directory)}, "two": {"local": str(directory)}}
-    raw["counting"]["models"] = raw["robustness"]["models"] = ["one"]
+    for study in ("counting", "robustness", "layer_surgery"):
+        raw[study]["models"] = ["one"]
     full: dict[str, Any] = parse_config(raw).model_dump()
     return full
 

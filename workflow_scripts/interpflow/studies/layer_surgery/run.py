@@ -45,7 +45,7 @@ def run_layer_surgery(
     for name in names:
         write_manifest(name, settings.models[name], manifest_path(directory, name))
         _run_model(settings, study, name, data, here / name)
-    files = {
+    files: dict[str, str] = {
         "gates": "gates.json", "sweeps": "sweep.json", "lenses": "lenses.json",
         "sets": "sets.parquet", "set_estimates": "set_estimates.parquet",
         "effects": "effects.json",
@@ -80,12 +80,12 @@ def _parsed(
     return settings, settings.layer_surgery
 
 
-def _make_data(settings: Config, study: LayerSurgerySettings, here: Path) -> dict[str, Path]:
+def _make_data(settings: Config, study: LayerSurgerySettings, here: Path) -> dict[str, Any]:
     written = None
     if study.tasks.written is not None:
         written = here / "written.parquet"
         write_items(settings, written_path=written)
-    data = {"items_path": here / "items.parquet", "texts_path": here / "texts.parquet"}
+    data: dict[str, Any] = {"items_path": here / "items.parquet", "texts_path": here / "texts.parquet"}
     generate_items(
         study, settings.seed, written_path=written, **data, document_path=here / "data.json"
     )
@@ -93,7 +93,7 @@ def _make_data(settings: Config, study: LayerSurgerySettings, here: Path) -> dic
 
 
 def _run_model(
-    settings: Config, study: LayerSurgerySettings, name: str, data: dict[str, Path], mine: Path
+    settings: Config, study: LayerSurgerySettings, name: str, data: dict[str, Any], mine: Path
 ) -> None:
     model, seed, execution = settings.models[name], settings.seed, settings.execution
     machine: dict[str, Any] = {
@@ -103,7 +103,7 @@ def _run_model(
     run_intact(name, model, study, seed, **given, **machine, document_path=mine / "gates.json")
     gated: dict[str, Any] = {**given, "gates_path": mine / "gates.json"}
     stored: dict[str, Any] = {**gated, **machine, "store_path": Path(study.store)}
-    swept = {
+    swept: dict[str, Any] = {
         f"{table}_path": mine / f"{table}.parquet"
         for table in ("plans", "answers", "losses", "generations")
     }
@@ -131,7 +131,7 @@ def _run_model(
     )  # fmt: skip
     if study.judging.plants:
         judge_agents(
-            settings, name, study, seed, **gated, **machine,
+            settings, name, study, seed, texts_path=data["texts_path"], **machine,
             judging_path=mine / "judging.parquet",
             estimates_path=mine / "judging_estimates.parquet",
             document_path=mine / "judging.json",
