@@ -39,8 +39,8 @@ def test_a_cache_for_each_step_changes_nothing(name: str, monkeypatch: pytest.Mo
         for cache in (True, False):
 
             def keep(rows: list[int], logits: Tensor, into: dict = seen[cache]) -> None:
-                step = sum(row == rows[0] for row, _ in into)
-                into.update({(row, step): each for row, each in zip(rows, logits)})
+                for row, each in zip(rows, logits):
+                    into[row, sum(row == before for before, _ in into)] = each
 
             texts.append(
                 generate_with_plan(model, plan, prompts(), cache=cache, watch=keep, **settings)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ models whose blocks are not proven to run on from keys and values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from interpflow.engine.layers.execute import TOKENS_PER_PASS, run_step
 from interpflow.engine.layers.own_loop import check_runs_alone, enter, quick_linears
 from interpflow.engine.layers.replacements import Replacement, Replacements, site_of
-from interpflow.engine.layers.row_batches import padded, row_batches
+from interpflow.engine.layers.row_batches import padded
 from interpflow.engine.model import Model, full_precision, rotates_by_length
 from interpflow.engine.passes.attention import Segment
 from interpflow.engine.passes.blocks import Blocks
@@ -25,6 +25,8 @@ from interpflow.errors import UserError
 from interpflow.plans.layer_plan import Ablation, LayerPlan, Step
 
 ByAblation = dict[tuple[int, Ablation], Replacement]
+# Only the newest of the tokens of a batch are run where keys and values are kept.
+CACHED_TOKENS = 8
 # Keys and values of every block of every step, from the first position on.
 Caches = list[list[Segment]]
 
@@ -68,63 +70,83 @@ def generate_with_plan(
     found: dict[int, list[int]] = {}
     blocks = _continuable(model) if cache else None
     lengths = [len(prompt) for prompt in prompts]
-    for length in sorted(set(lengths)):
-        alike = [number for number, each in enumerate(lengths) if each == length]
-        for batch in row_batches([length + max_new_tokens] * len(alike), tokens_per_pass, model):
-            chosen = [alike[number] for number in batch]
-            rows = [list(prompts[number]) for number in chosen]
-            with quick_linears(model, fast):
-                ids = padded(model, rows)
-                written = replacements.of_batch(
-                    rows,
-                    [length + max_new_tokens - 1] * len(rows),
-                    [length - 1] * len(rows),
-                    None if donors is None else [donors[number] for number in chosen],
-                )
-                step = _cached(blocks, plan, written) if blocks else _anew(model, plan, written)
-                shown = None if watch is None else _shown(watch, chosen)
-                made = _continued(model, step, ids, max_new_tokens, frozenset(ends), shown)
-            found.update(zip(chosen, made))
+    most = tokens_per_pass * (CACHED_TOKENS if blocks else 1)
+    for chosen in _batches(lengths, max_new_tokens, most):
+        rows = [list(prompts[number]) for number in chosen]
+        padded(model, rows)  # looks at the tokens
+        with quick_linears(model, fast):
+            written = replacements.of_batch(
+                rows,
+                [len(row) + max_new_tokens - 1 for row in rows],
+                [len(row) - 1 for row in rows],
+                None if donors is None else [donors[number] for number in chosen],
+            )
+            step = _cached(blocks, plan, written) if blocks else _anew(model, plan, written)
+            shown = None if watch is None else _shown(watch, chosen)
+            made = _continued(model, step, rows, max_new_tokens, frozenset(ends), shown)
+        found.update(zip(chosen, made))
     return [found[number] for number in range(len(prompts))]
 
 
+def _batches(lengths: Sequence[int], max_new_tokens: int, most: int) -> Iterator[list[int]]:
+    """Numbers of prompts of like lengths, of at most `most` tokens with what is written."""
+    batch: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda number: (lengths[number], number)):
+        length = lengths[number]
+        # Each position that prompts differ by is a further step for all of the batch.
+        apart = bool(batch) and 2 * (length - lengths[batch[0]]) > max_new_tokens
+        if apart or (batch and (len(batch) + 1) * (length + max_new_tokens) > most):
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
 def _shown(
-    watch: Callable[[Sequence[int], Tensor], None], rows: Sequence[int]
-) -> Callable[[Tensor], None]:
-    return lambda logits: watch(rows, logits)
+    watch: Callable[[Sequence[int], Tensor], None], numbers: Sequence[int]
+) -> Callable[[Sequence[int], Tensor], None]:
+    return lambda rows, logits: watch([numbers[row] for row in rows], logits)
 
 
 def _continued(
     model: Model,
     step: Callable[[Tensor], Tensor],
-    prompt: Tensor,
+    prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: frozenset[int],
-    watch: Callable[[Tensor], None] | None,
+    watch: Callable[[Sequence[int], Tensor], None] | None,
 ) -> list[list[int]]:
-    """New tokens of prompts [row, position] of one length."""
-    ids = prompt
-    done = torch.zeros(len(prompt), dtype=torch.bool)
-    for _ in range(max_new_tokens):
+    """New tokens of prompts of like lengths.
+
+    All are run from the length of the shortest on; the next token of a longer one is its own until
+    it has none left. So no row is ever padded.
+    """
+    shortest = min(map(len, prompts))
+    ids = torch.tensor([list(prompt[:shortest]) for prompt in prompts], device=model.device)
+    made: list[list[int]] = [[] for _ in prompts]
+    ended = [False] * len(prompts)
+    while True:
         logits = full_precision(model.architecture.unembed(step(ids)))
-        if not bool(logits.isfinite().all()):
+        at = ids.shape[1]
+        rows = [row for row, prompt in enumerate(prompts) if not ended[row] and len(prompt) <= at]
+        if not bool(logits[rows].isfinite().all()):
             raise UserError(
                 "the logits are not finite",
-                where=f"generation under a layer plan, position {ids.shape[1] - 1}",
+                where=f"generation under a layer plan, position {at - 1}",
                 remedy="load the model with a wider dtype, or repeat fewer blocks",
             )
-        if watch is not None:
-            watch(logits)
-        new = logits.argmax(dim=-1)
-        ids = torch.cat([ids, new[:, None]], dim=1)
-        done |= torch.tensor([token in ends for token in new.tolist()])
-        if bool(done.all()):
-            break
-    made = ids[:, prompt.shape[1] :].tolist()
-    return [
-        row[: next((place for place, token in enumerate(row) if token in ends), len(row))]
-        for row in made
-    ]
+        if watch is not None and rows:
+            watch(rows, logits[rows])
+        new = logits.argmax(dim=-1).tolist()
+        for row in rows:
+            if new[row] not in ends:
+                made[row].append(new[row])
+            ended[row] = new[row] in ends or len(made[row]) == max_new_tokens
+        if all(ended):
+            return made
+        new = [prompt[at] if at < len(prompt) else new[row] for row, prompt in enumerate(prompts)]
+        ids = torch.cat([ids, torch.tensor(new, device=ids.device)[:, None]], dim=1)
 
 
 def _anew(model: Model, plan: LayerPlan, written: ByAblation) -> Callable[[Tensor], Tensor]:
