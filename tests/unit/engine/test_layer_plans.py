@@ -374,7 +374,7 @@ def test_the_model_is_as_before_after_an_exception(monkeypatch: pytest.MonkeyPat
     next(started)
     assert hook_count(model) == n_hooks
     assert torch.equal(own_forward(model, rows), whole)
-    started.close()
+    del started
     assert (digest(model), hook_count(model)) == (before, n_hooks)
 
 
