@@ -41,4 +41,39 @@ FIGURE_CAPTIONS = {
         "Restoration by the clean state at each single token of a few damaged prompts, over "
         "the prompts' own tokens."
     ),
+    "damage_by_task": (
+        "What each plan costs each task: change of the answers' log-probability in nats, and of "
+        "the loss on neutral text in nats per token, on held-out items. A dot marks a family- "
+        "wise p below 0.05."
+    ),
+    "retention": (
+        "Loss on neutral text when each block is skipped, repeated, or changes places with the "
+        "next, with 95 % intervals over documents, beside the band of random orders."
+    ),
+    "order_distance": (
+        "Loss on neutral text of random orders of the blocks against their distance from the "
+        "model's own order (Kendall's: pairs of blocks that changed sides); first and last "
+        "block in place, or not."
+    ),
+    "lens_depth": (
+        "What each lens reads from the residual stream at every depth: divergence from the "
+        "model's own prediction in nats per token, on held-out documents, and the depth at "
+        "which each task's answer stays decided."
+    ),
+    "lens_trajectory": (
+        "Token by token over a prompt: the most probable next token as the lens reads it at "
+        "every depth, coloured by the probability of the token that the whole model predicts."
+    ),
+    "minimal_sets": (
+        "Smallest sets of blocks that suffice for a task, or without which it fails, found by "
+        "search on some items and confirmed on others."
+    ),
+    "agent_ledger": (
+        "The agent's registered tests in their order: the predicted region, the measured effect "
+        "with its interval, the level it was tested at, and the verdict."
+    ),
+    "agent_judging": (
+        "Share of planted anomalies that each policy finds with equal budgets, with 95 % "
+        "intervals, and its share of runs with a false claim on the unaltered model."
+    ),
 }

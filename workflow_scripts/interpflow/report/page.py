@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 import interpflow
 from interpflow.report.drawn_figures import shown_figures
+from interpflow.report.layer_surgery_section import layer_surgery_section
 from interpflow.report.robustness_section import robustness_section
 from interpflow.tables.atomic import atomic_path
 from interpflow.tables.documents import read_document
@@ -52,6 +53,13 @@ def write_report(
             list(spec["robustness_models"]),
             list(inputs["robustness_figures"]),
         )
+    surgery = None
+    if spec["layer_surgery_models"]:
+        surgery = layer_surgery_section(
+            read_document(inputs["layer_surgery"], "layer_surgery_summary"),
+            list(spec["layer_surgery_models"]),
+            list(inputs["layer_surgery_figures"]),
+        )
     environment = Environment(
         loader=PackageLoader("interpflow.report"), autoescape=select_autoescape(default=True)
     )
@@ -60,6 +68,7 @@ def write_report(
         version=interpflow.__version__,
         counting=counting,
         robustness=robustness,
+        surgery=surgery,
         provenance=(provenance or Provenance()).to_dict(),
     )
     with atomic_path(path) as temporary:

@@ -47,7 +47,7 @@ def _model(inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
         "manifest": document("manifests", "model_manifest"),
         "gates": read_gates(inputs["gates"][number]),
         "sweep": document("sweeps", "layer_surgery_sweep"),
-        "lenses": document("lenses", "layer_surgery_lenses"),
+        "lenses": document("lenses", "surgery_lenses"),
         "sets": read_rows(inputs["sets"][number], "surgery_sets"),
         "effects": document("effects", "layer_surgery_effects"),
         "agent": document("agents", "agent_report"),
@@ -56,8 +56,8 @@ def _model(inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def _sentences(name: str, found: Mapping[str, Any]) -> list[str]:
-    sentences = [_damage(name, found["effects"]), _claims(name, found["effects"]),
-                 f"{name}: {found['lenses']['sentence']}"]  # fmt: skip
+    effects = found["effects"]
+    sentences = [_damage(name, effects), _claims(name, effects), _lenses(name, found["lenses"])]
     if found["agent"]:
         sentences.append(_agent(name, found["agent"]))
     if found["judging"]:
@@ -66,15 +66,29 @@ def _sentences(name: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def _damage(name: str, effects: Mapping[str, Any]) -> str:
-    parts = []
-    for row in effects["endpoints"]:
-        if row["analysis"] == "endpoints" and row["estimate"] is not None:
-            what = f"{row['factor'][3:]} ({row['level'].replace('_', ' ')})"
-            parts.append(
-                f"{what} {row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}], "
-                f"Holm p = {row['p_adjusted']:.2g}"
-            )
+    """The endpoints in words; loss in nats per token of neutral text."""
+    told = {
+        ("P1 loss change", "skip_each"): "skipping a block costs {} nats per token on average",
+        ("P1 loss change", "repeat"): "repeating one {}",
+        ("P1 loss change", "swap"): "swapping neighbours {}",
+        ("P2 order distance", "given moved ends"): "the further a random order, the worse: ρ {}",
+        ("P3 exit depth", "arithmetic − formatting"): "sums are decided {} blocks later than forms",
+    }
+    parts = [
+        told[row["factor"], row["level"]].format(
+            f"{row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+        )
+        + f" (Holm p {_p(row['p_adjusted'])})"
+        for row in effects["endpoints"]
+        if (row["factor"], row["level"]) in told and row["estimate"] is not None
+    ]
     return f"{name}: {'; '.join(parts) or 'no endpoint is defined'}."
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "undefined"
+    return "< 0.0001" if value < 0.0001 else f"= {value:.2g}"
 
 
 def _claims(name: str, effects: Mapping[str, Any]) -> str:
@@ -83,6 +97,18 @@ def _claims(name: str, effects: Mapping[str, Any]) -> str:
     told = ", ".join(f"{counts.get(verdict, 0)} {verdict}"
                      for verdict in ("supported", "refuted", "inconclusive"))  # fmt: skip
     return f"{name}: of {n} claims named beforehand {told}."
+
+
+def _lenses(name: str, lenses: Mapping[str, Any]) -> str:
+    kl, half = lenses["kl"], lenses["n_layers"] // 2
+    worse = lenses["depths_where_not"]
+    where = f"but at depth {', '.join(map(str, worse))}" if worse else "at every depth but the last"
+    return (
+        f"{name}: the tuned lens is nearer to the model than the logit lens {where}; after {half} "
+        f"of {lenses['n_layers']} blocks KL {kl['tuned'][half]:.2f} against "
+        f"{kl['logit'][half]:.2f} nats per token on {lenses['n_documents']['held_out']} held-out "
+        "documents."
+    )
 
 
 def _agent(name: str, report: Mapping[str, Any]) -> str:
