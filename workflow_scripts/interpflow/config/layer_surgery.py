@@ -67,7 +67,7 @@ class SurgeryTexts(Settings):
         default=None, description="with source file: .txt (a document a line) or .jsonl"
     )
     n_documents: Count = Field(default=120, description="documents whose loss is measured")
-    n_lens: Count = Field(default=400, description="further documents that lenses are trained on")
+    n_lens: Count = Field(default=800, description="further documents that lenses are trained on")
     n_agent: int = Field(
         default=800, ge=0, le=MAX_ITEMS,
         description="further documents that only the agent's confirmatory tests read",
@@ -211,8 +211,9 @@ class SurgeryJudging(Settings):
     )
     seeds: int = Field(default=3, ge=1, le=10_000, description="runs of each policy and model")
     n_explored: int = Field(
-        default=24, ge=8, le=MAX_ITEMS, description="documents that may be explored"
-    )
+        default=48, ge=8, le=MAX_ITEMS,
+        description="documents that may be explored; each run draws 32 of them at most",
+    )  # fmt: skip
     n_units: int = Field(default=24, ge=8, le=MAX_ITEMS, description="documents of a test")
     max_tokens: int = Field(default=24, ge=8, le=4096, description="a document is cut after these")
 

@@ -24,7 +24,8 @@ SHOWN_FAMILIES = {
     "ablate": "attention or MLP ablated",
     "swap": "neighbours swapped",
 }
-CELL_WIDTH, CELL_HEIGHT = 46, 20
+CELL_WIDTH, CELL_HEIGHT = 27, 20
+LOSS_TICKS = [-1, -0.3, 0, 0.1, 0.3, 1, 3, 10, 30]
 SERIES_COLOURS = {"skip": CONTROL, "swap": "#7c3aed", "repeat": REAL}
 
 
@@ -40,7 +41,7 @@ def damage_by_task_chart(name: str, effects: Rows) -> AnyChart:
         return note(title, "Not run: no task passed the difficulty gate, and no text was measured.")
     units = [row["n_clusters"] or row["n_units"] for row in effects if _is_answer(row)]
     n = f"{min(units)} to {max(units)} families of items a task; " if units else ""
-    pairs = [alt.hconcat(*panels[i : i + 2], spacing=30) for i in range(0, len(panels), 2)]
+    pairs = [alt.hconcat(*panels[i : i + 2], spacing=18) for i in range(0, len(panels), 2)]
     return titled(
         alt.vconcat(*pairs, spacing=24).resolve_scale(color="shared"),
         title,
@@ -63,11 +64,11 @@ def retention_chart(name: str, effects: Rows) -> AnyChart:
     band = _band(effects)
     loss = _by_block_panel(
         [row for row in data if row["what"] == "loss change"], series, blocks,
-        "change of loss, nats per token", "symlog", band,
+        "change of loss, nats per token", True, band,
     )  # fmt: skip
     kept = _by_block_panel(
         [row for row in data if row["what"] == "top-1 kept"], series, blocks,
-        "share of tokens whose top-1 prediction stays", "linear", None,
+        "share of tokens whose top-1 prediction stays", False, None,
     )  # fmt: skip
     told = (
         f"grey: central 95 % of {band['n']} random orders, line: their median" if band else
@@ -162,7 +163,7 @@ def _damage(effects: Rows, family: str) -> Rows:
 
 
 def _tiles(data: Rows, heading: str) -> AnyChart:
-    plans = list(dict.fromkeys(row["plan"] for row in data))
+    plans = sorted(dict.fromkeys(row["plan"] for row in data), key=_numbers)
     tasks = sorted({row["task"] for row in data} - {TEXT_COLUMN})
     if any(row["task"] == TEXT_COLUMN for row in data):
         tasks = [TEXT_COLUMN, *tasks]
@@ -176,7 +177,7 @@ def _tiles(data: Rows, heading: str) -> AnyChart:
             scale=alt.Scale(scheme=DIVERGING, domain=[-6, 6], clamp=True, reverse=True),
         )
     )  # fmt: skip
-    numbers = base.mark_text(fontSize=9).encode(
+    numbers = base.mark_text(fontSize=8).encode(
         text=alt.Text("shown:N"),
         color=alt.condition("abs(datum.value) > 3.5", alt.value("white"), alt.value(INK)),
     )
@@ -184,10 +185,15 @@ def _tiles(data: Rows, heading: str) -> AnyChart:
         shown="format(datum.value, abs(datum.value) < 9.95 ? '.1f' : '.0f') + datum.mark"
     )
     return alt.layer(tiles, shown).properties(
-        width=CELL_WIDTH * len(tasks) * 0.72,
+        width=CELL_WIDTH * len(tasks),
         height=CELL_HEIGHT * len(plans),
         title=alt.TitleParams(heading, fontSize=11),
     )
+
+
+def _numbers(label: str) -> tuple[list[int], str]:
+    """Plans are ordered by the blocks that they name."""
+    return [int(number) for number in re.findall(r"\d+", label)], label
 
 
 def _by_block(effects: Rows) -> Rows:
@@ -215,15 +221,15 @@ def _by_block_panel(
     series: Sequence[str],
     blocks: Sequence[str],
     heading: str,
-    scale_type: str,
+    is_symlog: bool,
     band: Mapping[str, Any] | None,
 ) -> AnyChart:
     blues = iter(("#93c5fd", "#3b82f6", REAL, "#1e3a8a"))
     colours = [SERIES_COLOURS.get(name) or next(blues, INK) for name in series]
-    scale: Any = alt.Scale(type=scale_type)  # type: ignore[arg-type]
-    if scale_type == "symlog":
-        scale = alt.Scale(type="symlog", constant=0.1)
-    y = alt.Y("value:Q", title=heading, scale=scale)
+    scale, ticks = alt.Scale(type="linear"), alt.Axis()
+    if is_symlog:
+        scale, ticks = alt.Scale(type="symlog", constant=0.1), alt.Axis(values=LOSS_TICKS)
+    y = alt.Y("value:Q", title=heading, scale=scale, axis=ticks)
     base = alt.Chart(alt.Data(values=data)).encode(
         x=alt.X("block:N", sort=blocks, title="block", axis=alt.Axis(labelAngle=0)),
         color=alt.Color(

@@ -14,9 +14,10 @@ Rows = list[dict[str, Any]]
 # Altair builds one of several chart classes, by what is combined.
 AnyChart = Any
 
-LENS_COLOURS = {"logit": CONTROL, "bias": "#0f766e", "tuned": REAL, "unigram": RANDOM}
-SHOWN_PROMPTS, SHOWN_TOKENS = 3, 14
-CELL_WIDTH, CELL_HEIGHT = 56, 19
+LENS_COLOURS = {"logit": CONTROL, "bias": "#0f766e", "tuned": REAL}
+SHOWN_PROMPTS, SHOWN_TOKENS = 4, 16
+SIDE_BY_SIDE = 9  # tokens up to which the two lenses stand beside each other
+CELL_WIDTH, CELL_HEIGHT = 54, 19
 
 
 def lens_depth_chart(name: str, readings: Rows, exits: Rows) -> AnyChart:
@@ -24,7 +25,7 @@ def lens_depth_chart(name: str, readings: Rows, exits: Rows) -> AnyChart:
     title = f"What is known at which depth: {name}"
     if not readings:
         return note(title, "Not run: there were no held-out documents.")
-    curves = _curves(readings)
+    curves = _curves([row for row in readings if row["depth"] is not None])
     lenses = [lens for lens in LENS_COLOURS if lens in {row["lens"] for row in curves}]
     base = alt.Chart(alt.Data(values=curves)).encode(
         x=alt.X("depth:O", title="blocks run before the lens reads", axis=alt.Axis(labelAngle=0)),
@@ -34,10 +35,18 @@ def lens_depth_chart(name: str, readings: Rows, exits: Rows) -> AnyChart:
         ),
     )  # fmt: skip
     heading = "KL from the model, nats per token"
-    y = alt.Y("kl:Q", title=heading)
+    scale = alt.Scale(type="symlog", constant=0.05)
+    ticks = alt.Axis(values=[0, 0.1, 0.3, 1, 3, 10, 30])
+    y = alt.Y("kl:Q", title=heading, scale=scale, axis=ticks)
     lines = base.mark_line(point=True).encode(y=y)
-    bars = base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", title=heading), y2="high:Q")
-    parts: list[AnyChart] = [alt.layer(bars, lines).properties(width=340, height=280)]
+    bars = base.mark_rule(opacity=0.5).encode(
+        y=alt.Y("low:Q", title=heading, scale=scale), y2="high:Q"
+    )
+    mean = [{"kl": row["kl"]} for row in _curves([r for r in readings if r["depth"] is None])]
+    baseline = (
+        alt.Chart(alt.Data(values=mean)).mark_rule(color=RANDOM, strokeDash=[4, 3]).encode(y=y)
+    )
+    parts: list[AnyChart] = [alt.layer(baseline, bars, lines).properties(width=340, height=280)]
     depths = _depths_by_task(exits)
     if depths:
         parts.append(_exit_panel(depths))
@@ -45,8 +54,10 @@ def lens_depth_chart(name: str, readings: Rows, exits: Rows) -> AnyChart:
     return titled(
         alt.hconcat(*parts, spacing=40).resolve_scale(color="independent"),
         title,
-        f"left: held-out documents (n = {n}), 95 % intervals over documents; right: depth from "
-        "which the answer's first token stays the most probable one, mean over items",
+        f"left: held-out documents (n = {n}), 95 % intervals over documents; dashed: the model's "
+        "mean prediction, whatever the text",
+        "right: depth from which the answer's first token stays the most probable one, mean over "
+        "items",
     )
 
 
@@ -64,7 +75,9 @@ def lens_trajectory_chart(name: str, trajectories: Rows) -> AnyChart:
             for lens in ("logit", "tuned")
             if any(row["lens"] == lens for row in here)
         ]
-        rows.append(alt.vconcat(*panels, spacing=10))
+        n_tokens = len({row["position"] for row in here})
+        together = alt.hconcat if n_tokens <= SIDE_BY_SIDE else alt.vconcat
+        rows.append(together(*panels, spacing=14))
     return titled(
         alt.vconcat(*rows, spacing=26),
         title,
