@@ -43,7 +43,8 @@ FIGURE_CAPTIONS = {
     ),
     "damage_by_task": (
         "What each plan costs each task: change of the answers' log-probability in nats, and of "
-        "the loss on neutral text in nats per token, on held-out items. A dot marks a family-wise p below 0.05."
+        "the loss on neutral text in nats per token, on held-out items. A dot marks a family-wise "
+        "p below 0.05."
     ),
     "retention": (
         "Loss on neutral text when each block is skipped, repeated, or changes places with the "
