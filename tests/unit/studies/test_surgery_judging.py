@@ -346,9 +346,9 @@ def test_false_claims_on_the_unaltered_model_are_rarer_than_alpha(model):
             "budget": settings.agent.budget.model_copy(update={"confirmatory": 16}),
         }
     )
-    texts = [{"document_id": f"d{i}", "text": t} for i, t in enumerate(stories(520, 9))]
+    texts = [{"document_id": f"d{i}", "text": t} for i, t in enumerate(stories(560, 9))]
     rows = list(text_rows(model.tokenizer, texts, 24, model.max_length).rows.values())
-    runs = TextRuns(model, rows[:24], rows[24:])
+    runs = TextRuns(model, rows[:64], rows[64:])
     judged = Judged(UNALTERED, runs, Truths(None, runs, runs, agent.smallest_effect))
     found = judged_rows(judged, policies_of(config, settings), agent, range(50), 0)
     assert sum(row["n_false"] > 0 for row in found) <= 5  # P(Binomial(50, .05) > 5) = .038
@@ -366,12 +366,12 @@ def test_the_offline_agent_finds_what_is_planted(model, documents):
             "budget": settings.agent.budget.model_copy(update={"confirmatory": 16}),
         }
     )
-    unaltered = TextRuns(model, documents[:24], documents[24:])
+    unaltered = TextRuns(model, documents[:64], documents[64:])
     for anomaly in (
         Anomaly("no_op", (1,)), Anomaly("no_op", (5,)), Anomaly("swapped", (4, 5)),
         Anomaly("swapped", (5, 6)), Anomaly("scaled", (3,), 0.3), Anomaly("scaled", (5,), 0.3),
     ):  # fmt: skip
-        runs = TextRuns(planted(model, anomaly), documents[:24], documents[24:])
+        runs = TextRuns(planted(model, anomaly), documents[:64], documents[64:])
         judged = Judged(str(anomaly), runs, Truths(anomaly, runs, unaltered, 0.02))
         rows = judged_rows(judged, policies_of(config, settings), agent, range(4), 0)
         assert sum(row["discovered"] for row in rows) >= 3, anomaly

@@ -38,8 +38,9 @@ def judged_rows(
 ) -> list[dict[str, Any]]:
     """Every policy on a model with every seed, all within the same budget.
 
-    A seed draws which documents are explored and which each test reads, and what a policy draws;
-    it is the same for all policies, so that they are compared on the same documents.
+    A seed draws which documents are explored (of a pool with more of them than one run explores)
+    and which each test reads, and what a policy draws; it is the same for all policies, so that
+    they are compared on the same documents.
     """
     rows = []
     for number in seeds:
