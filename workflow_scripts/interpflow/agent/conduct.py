@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -118,7 +119,7 @@ def _row(book: Notebook, registered: Registration, policy: str) -> dict[str, Any
         "measure": subject.measure,
         "task": subject.task or "",
         "metric": registered.metric,
-        "prediction": str(registered.prediction),
+        "prediction": json.dumps(registered.prediction.to_dict()),
         "smallest_effect": effect if effect == effect else None,
         "probability": registered.probability,
         "is_placebo": result is not None and result.is_placebo,

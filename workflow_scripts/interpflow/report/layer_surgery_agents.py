@@ -99,7 +99,7 @@ def _test(row: Mapping[str, Any]) -> dict[str, Any]:
     effect = row["smallest_effect"]
     low, high = prediction.get("within") or (None, None)
     if low is None and effect is not None:
-        up = str(prediction.get("sign")) in ("increase", "1")
+        up = prediction.get("sign") == "increase"
         low, high = (effect, None) if up else (None, -effect)
     plan = f"{row['plan']}" if len(row["plan"]) < 30 else f"{row['plan'][:29]}…"
     placebo = "placebo: " if row["is_placebo"] else ""
