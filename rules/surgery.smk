@@ -118,6 +118,7 @@ rule layer_surgery_lenses:
         task_items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         intact="results/layer_surgery/{model}/intact.parquet",
+        gates="results/layer_surgery/{model}/gates.json",
         manifest="results/models/{model}/manifest.json",
         files=lambda wildcards: model_files(SETTINGS, wildcards.model),
     output:

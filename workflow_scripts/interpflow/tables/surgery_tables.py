@@ -44,7 +44,9 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "use": TEXT,
         "text": TEXT,
     },
-    # The intact model: what decides which tasks are analysed.
+    # The intact model: what decides which tasks are analysed. answered: each token of the reference
+    # answer is the most probable one. generated: what it writes after the prompt; correct: by the
+    # task's scorer, null where a judge decides and where there is no score.
     "surgery_intact": {
         "example_id": TEXT,
         "family_id": TEXT,
@@ -55,6 +57,8 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "log_prob": REAL,
         "rank": REAL,
         "answered": FLAG,
+        "generated": TEXT,
+        "correct": FLAG,
         "unscored": TEXT,
     },
     # role: structured, random_order or control; control_of: the plan that it is a control of.

@@ -144,7 +144,7 @@ def _model_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 f"{here}/lens_estimates.parquet",
                 f"{here}/lenses.json",
             ),
-            spec=spec("lenses", "tasks", "texts", "analysis"),
+            spec=spec("lenses", "texts", "analysis"),
             packages=MODEL_PACKAGES,
         ),
         Stage(

@@ -109,7 +109,7 @@ def _run_model(
     }
     run_sweep(name, model, study, seed, **stored, **swept, document_path=mine / "sweep.json")
     run_lenses(
-        name, model, study, seed, **given, **machine, lens_path=mine / "tuned_lens.safetensors",
+        name, model, study, seed, **gated, **machine, lens_path=mine / "tuned_lens.safetensors",
         lenses_path=mine / "lenses.parquet", exits_path=mine / "exits.parquet",
         trajectories_path=mine / "trajectories.parquet",
         estimates_path=mine / "lens_estimates.parquet", document_path=mine / "lenses.json",
