@@ -165,7 +165,8 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "verdict": TEXT,
     },
     # One registered test of an agent, with what came of it. claim: the anomaly that it decides,
-    # such as "swapped 3 and 4"; rerun_of: the registration whose slot went to a placebo.
+    # such as "swapped 3 and 4"; label: the plan by name, with the plan that it is compared with
+    # where that is not the intact model; rerun_of: the registration whose slot went to a placebo.
     "surgery_tests": {
         "policy": TEXT,
         "number": INT,
@@ -173,6 +174,7 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "hypothesis": TEXT,
         "text": TEXT,
         "claim": TEXT,
+        "label": TEXT,
         "plan": TEXT,
         "against": TEXT,
         "measure": TEXT,
