@@ -112,6 +112,18 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "format_score": REAL,
         "repetition": REAL,
     },
+    # Answers that no rule scores. stage: gate (what decides whether the task is analysed) or sweep;
+    # answer: what was put to the judges; correct: by most of their votes; outcome: judged, unclear
+    # (no majority, a refusal), or empty, which is wrong without being asked about.
+    "surgery_free_answers": {
+        "stage": REPEATED,
+        "plan": REPEATED,
+        "example_id": TEXT,
+        "answer": TEXT,
+        "correct": FLAG,
+        "judge": REPEATED,
+        "outcome": REPEATED,
+    },
     # depth: blocks run before the lens reads; lens: logit, tuned, bias or unigram.
     "surgery_lenses": {
         "lens": REPEATED,

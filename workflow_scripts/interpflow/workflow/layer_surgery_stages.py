@@ -6,6 +6,7 @@ from typing import Any
 
 from interpflow.config.layer_surgery import LayerSurgerySettings
 from interpflow.config.settings import Config
+from interpflow.tasks.nlp.judged_items import asks_free
 from interpflow.workflow.stage import (
     EMBEDDING_PACKAGES,
     FIGURE_PACKAGES,
@@ -34,6 +35,7 @@ def layer_surgery_stages(config: Config) -> list[Stage]:
     stages = _data_stages(config, study)
     for name in config.layer_surgery_models():
         stages += _model_stages(config, study, name)
+        stages += _free_stages(config, name)
         stages += _agent_stages(config, study, name)
     return [
         *stages,
@@ -49,6 +51,11 @@ def layer_surgery_stages(config: Config) -> list[Stage]:
 def writes_items(config: Config) -> bool:
     """Whether the role generator writes items of tasks."""
     return config.layer_surgery is not None and config.layer_surgery.tasks.written is not None
+
+
+def judges_free(config: Config) -> bool:
+    """Whether the role judge is asked about answers that no rule scores."""
+    return config.layer_surgery is not None and asks_free(config.layer_surgery.tasks)
 
 
 def has_agent(config: Config) -> bool:
@@ -169,6 +176,24 @@ def _model_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
             spec={"model": name},
             packages=FIGURE_PACKAGES,
         ),
+    ]
+
+
+def _free_stages(config: Config, name: str) -> list[Stage]:
+    if not judges_free(config):
+        return []
+    here = f"{HERE}/{name}"
+    return [
+        Stage(
+            rule="layer_surgery_free",
+            script="layer_surgery_free.py",
+            outputs=(f"{here}/free_answers.parquet", f"{here}/free_answers.json"),
+            spec={
+                "model": name,
+                "seed": config.seed,
+                "judge": [player(config, judge) for judge in config.llm.roles.judge],
+            },
+        )
     ]
 
 

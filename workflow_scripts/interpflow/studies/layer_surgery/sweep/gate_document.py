@@ -33,6 +33,13 @@ def undecided_tasks(gates: Mapping[str, Any]) -> list[str]:
     return sorted(name for name, task in gates["tasks"].items() if task["undecided"])
 
 
+def gate_items(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of rows of `surgery_intact` of one task, those that its difficulty is judged by: discover and
+    develop items with a score; where there are none, all with a score."""
+    scored = [row for row in rows if not row["unscored"]]
+    return [row for row in scored if row["split"] in JUDGED_SPLITS] or scored
+
+
 def difficulty(
     intact: Sequence[Mapping[str, Any]], floor: float, level: float, *, is_judged: bool = False
 ) -> dict[str, dict[str, Any]]:
@@ -55,9 +62,8 @@ def difficulty(
 def _difficulty(
     rows: Sequence[Mapping[str, Any]], floor: float, level: float, is_judged: bool
 ) -> dict[str, Any]:
-    scored = [row for row in rows if not row["unscored"]]
-    early = [row for row in scored if row["split"] in JUDGED_SPLITS]
-    read = early or scored
+    read = gate_items(rows)
+    is_early = bool(read) and read[0]["split"] in JUDGED_SPLITS
     decided = [row for row in read if row["correct"] is not None]
     n_open = 0 if is_judged else len(read) - len(decided)
     right, n = sum(row["correct"] for row in decided), len(decided) + n_open
@@ -71,9 +77,9 @@ def _difficulty(
         reason = f"the intact model answers {best:.0%}{most}, below the floor of {floor:.0%}"
     return {
         "n_items": len(rows),
-        "n_scored": len(scored),
+        "n_scored": sum(not row["unscored"] for row in rows),
         "unscored": dict(Counter(row["unscored"] for row in rows if row["unscored"])),
-        "judged_on": " and ".join(JUDGED_SPLITS) if early else "all",
+        "judged_on": " and ".join(JUDGED_SPLITS) if is_early else "all",
         "n_judged": len(decided),
         "n_without_verdict": len(read) - len(decided),
         "accuracy": worst if n and not n_open else None,
