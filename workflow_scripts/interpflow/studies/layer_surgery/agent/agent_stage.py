@@ -30,6 +30,12 @@ logger = logging.getLogger("layer_surgery.agent")
 
 # Where agents work, in the store of runs.
 AGENTS = "agents"
+# Settings that an agent's work depends on.
+READ_SETTINGS: dict[str, Any] = {
+    "agent": True,
+    "texts": {"max_tokens"},
+    "measures": {"top_tokens", "max_new_tokens"},
+}
 
 
 def run_agent_stage(
@@ -70,7 +76,7 @@ def run_agent_stage(
     role, own_seed = config.llm.roles.agent, derived_seed(seed, name, "agent")
     spec: dict[str, Any] = {
         "model": laboratory.identity,
-        "settings": settings.model_dump(mode="json", include={"agent", "texts", "measures"}),
+        "settings": settings.model_dump(mode="json", include=READ_SETTINGS),
         "role": role.model_dump(mode="json"),
         "items": [row["example_id"] for row in intact],
         "texts": sorted(laboratory.texts),
