@@ -25,6 +25,8 @@ LAYER_SURGERY_FIGURES = (
 )
 AGENT_FIGURE, JUDGING_FIGURE = "agent_ledger", "agent_judging"
 HERE = "results/layer_surgery"
+# What of the analysis every stage with estimates reads.
+TESTED = ("analysis.level", "analysis.n_permutations")
 
 
 def layer_surgery_stages(config: Config) -> list[Stage]:
@@ -78,7 +80,13 @@ def layer_surgery_figures(config: Config) -> tuple[str, ...]:
 
 
 def _parts(study: LayerSurgerySettings, *names: str) -> dict[str, Any]:
-    return {name: getattr(study, name).model_dump() for name in names}
+    """Sections of the settings: whole ones, or of "section.key" these keys."""
+    found: dict[str, Any] = {}
+    for name in names:
+        section, _, key = name.partition(".")
+        values = getattr(study, section).model_dump()
+        found.setdefault(section, {}).update({key: values[key]} if key else values)
+    return found
 
 
 def _data_stages(config: Config, study: LayerSurgerySettings) -> list[Stage]:
@@ -124,7 +132,7 @@ def _model_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
             rule="layer_surgery_intact",
             script="layer_surgery_intact.py",
             outputs=(f"{here}/intact.parquet", f"{here}/gates.json"),
-            spec=spec("tasks", "texts", "analysis"),
+            spec=spec("tasks", "texts.max_tokens", "analysis.level"),
             packages=MODEL_PACKAGES,
         ),
         Stage(
@@ -137,7 +145,7 @@ def _model_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 f"{here}/generations.parquet",
                 f"{here}/sweep.json",
             ),
-            spec=spec("plans", "measures", "texts"),
+            spec=spec("plans", "measures", "texts.max_tokens"),
             packages=MODEL_PACKAGES,
         ),
         Stage(
@@ -151,21 +159,21 @@ def _model_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 f"{here}/lens_estimates.parquet",
                 f"{here}/lenses.json",
             ),
-            spec=spec("lenses", "texts", "analysis"),
+            spec=spec("lenses", "texts.max_tokens", *TESTED),
             packages=MODEL_PACKAGES,
         ),
         Stage(
             rule="layer_surgery_search",
             script="layer_surgery_search.py",
             outputs=(f"{here}/sets.parquet", f"{here}/set_estimates.parquet"),
-            spec=spec("search", "measures", "texts", "analysis"),
+            spec=spec("search", "measures.top_tokens", "texts.max_tokens", *TESTED),
             packages=MODEL_PACKAGES,
         ),
         Stage(
             rule="layer_surgery_effects",
             script="layer_surgery_effects.py",
             outputs=(f"{here}/effects.parquet", f"{here}/effects.json"),
-            spec=spec("analysis", "plans", runs=False),
+            spec=spec("analysis", runs=False),
         ),
         Stage(
             rule="layer_surgery_figures",
@@ -207,6 +215,7 @@ def _agent_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
         "source": config.models[name].model_dump(),
         "agent": player(config, config.llm.roles.agent),
     }
+    read = ("measures.top_tokens", "measures.max_new_tokens", "texts.max_tokens")
     stages = [
         Stage(
             rule="layer_surgery_agent",
@@ -216,7 +225,7 @@ def _agent_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 f"{here}/agent_report.json",
                 f"{here}/agent_transcript.jsonl",
             ),
-            spec={**common, "settings": _parts(study, "agent", "measures", "texts")},
+            spec={**common, "settings": _parts(study, "agent", *read)},
             packages=MODEL_PACKAGES,
         )
     ]
@@ -232,7 +241,7 @@ def _agent_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 ),
                 spec={
                     **common,
-                    "settings": _parts(study, "agent", "judging", "measures", "texts", "analysis"),
+                    "settings": _parts(study, "agent", "judging", *TESTED),
                 },
                 packages=MODEL_PACKAGES,
             )
