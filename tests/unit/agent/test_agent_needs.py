@@ -14,9 +14,11 @@ import pytest
 
 from interpflow.agent.conduct import Outcome, run_agent
 from interpflow.agent.laboratory import Measure, Measured
+from interpflow.agent.policies.findings import directed
 from interpflow.agent.policies.looking import Seen, chance
 from interpflow.agent.policies.needs import MOST_TESTS, RESERVE_SHARE
 from interpflow.agent.policies.scientist import scientist
+from interpflow.agent.session import Session
 from interpflow.plans.layer_plan import LayerPlan
 from interpflow.plans.requests import NamedPlan, named_plan
 from interpflow.stats.quantiles import t_quantile
@@ -214,3 +216,16 @@ def test_the_hunt_alone_tests_no_needs():
     assert not outcome.tests
     assert not outcome.claims
     assert not laboratory.explored
+
+
+@pytest.mark.parametrize("sign", ["increase", "decrease"])
+def test_a_finding_says_what_was_seen(sign):
+    view = Session(settings(), TaskLaboratory(needs=NEEDS), None, 1).view()
+    seen = Seen("X1", 0.4, 0.1, 32)
+    finding = directed(view, "by {least:g}", {"kind": "reverse"}, seen, sign)
+    if sign == "decrease":
+        assert finding is None
+    else:
+        assert finding is not None
+        assert finding.prediction == {"sign": sign, "smallest_effect": 0.2}
+        assert finding.text == "by 0.2"

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, pairwise, zip_longest
 from statistics import fmean
 from typing import Any
 
 from interpflow.agent.actions import MOST_PLANS, Action
 from interpflow.agent.claims import METRIC
+from interpflow.agent.policies.findings import MIN_PROBABILITY, Finding, directed, sized
 from interpflow.agent.policies.looking import (
     Plan,
     Seen,
     Steps,
-    chance,
     compared,
     explored,
     key,
@@ -34,16 +33,11 @@ from interpflow.agent.session import MOST_IDLE, View
 MOST_TESTS = 10
 # Share of all slots that is left: what is explored later can still be decided.
 RESERVE_SHARE = 0.2
-MIN_PROBABILITY = 0.5
-GOOD_PROBABILITY = 0.8
-# Predicted at least, as a share of the effect explored: the largest that a test can well confirm.
-SHARES = (0.5, 0.25)
 # A change of the log-probability that does not matter: of the probability by less than a quarter,
 # and by less than a tenth of what the task's costliest block costs.
 SPARED, SPARED_SHARE = math.log(1.25), 0.1
 # Of what a block's absence costs a task, what it must cost beyond its cost to other tasks.
 OWN_SHARE = 0.5
-LEAST_UNITS, MOST_TIMES = 8, 2  # of a test; of the usual number of documents
 TEXT_SHARE = 0.3  # of the tests
 # Turns of looking at tasks: a session in which no hypothesis is open for longer is ended.
 TASK_TURNS = MOST_IDLE - 3
@@ -51,20 +45,6 @@ TURNS_PER_TEST = 3
 PER_BLOCK = 2  # tests of one kind about one block
 
 Damage = Mapping[str, Mapping[int, Seen]]  # by task and block left out
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A hypothesis and the test of it; task "": neutral text."""
-
-    text: str
-    plan: Plan
-    prediction: Mapping[str, Any]
-    probability: float
-    n: int
-    task: str = ""
-    against: Plan | None = None
-    block: int = -1
 
 
 def decide_needs(view: View, looked: Mapping[str, Seen]) -> Steps:
@@ -164,7 +144,7 @@ def _on_text(
         f"Text needs block {most} most: leaving it out costs at least {{least:g}} nats per token "
         f"more than leaving out block {second}, the next by what was explored."
     )
-    found.append(_directed(view, text, skip((most, most + 1)), seen, against=_single(second)))
+    found.append(directed(view, text, _single(most), seen, "increase", against=_single(second)))
     pairs = {
         (block, cheaper): single[cheaper].mean - looked[key(swap(block))].mean
         for block in range(1, n_layers - 2)
@@ -179,12 +159,12 @@ def _on_text(
             f"token less than leaving out block {cheaper} costs, the cheaper of the two by what "
             "was explored."
         )
-        found.append(_directed(view, text, swap(block), seen, against=_single(cheaper)))
+        found.append(directed(view, text, swap(block), seen, "decrease", against=_single(cheaper)))
     text = (
         f"Even block {least}, by what was explored the one that text misses least, is not "
         "idle: leaving it out costs at least {least:g} nats per token."
     )
-    found.append(_directed(view, text, _single(least), single[least], block=least))
+    found.append(directed(view, text, _single(least), single[least], "increase", block=least))
     return [finding for finding in found if finding is not None]
 
 
@@ -202,7 +182,9 @@ def _needed(view: View, damage: Damage) -> list[Finding]:
             f"{task} needs block {block}: without it the answer's log-probability falls by at "
             "least {least:g} nats."
         )
-        finding = _directed(view, text, _single(block), damage[task][block], task=task, block=block)
+        finding = directed(
+            view, text, _single(block), damage[task][block], "decrease", task=task, block=block
+        )
         if finding is not None:
             found.append(finding)
     return found
@@ -221,7 +203,7 @@ def _spared(view: View, damage: Damage, needed: Sequence[Finding]) -> list[Findi
             reach = max(view.settings.smallest_effect, min(SPARED, SPARED_SHARE * largest))
             reach = float(f"{reach:.2g}")
             prediction = {"within": [-reach, reach]}
-            n, probability = _sized(view, damage[task][block], prediction, task)
+            n, probability = sized(view, damage[task][block], prediction, task)
             if probability >= MIN_PROBABILITY:
                 text = (
                     f"{task} does not need block {block}, as {other.task} seems to: without "
@@ -248,48 +230,6 @@ def _excess(damage: Damage, task: str, block: int) -> float:
     """What a block's absence costs a task beyond its mean cost to the others, in nats."""
     others = [-damage[t][block].mean for t in damage if t != task and block in damage[t]]
     return -damage[task][block].mean - (fmean(others) if others else 0.0)
-
-
-def _directed(
-    view: View, text: str, plan: Plan, seen: Seen | None, *, task: str = "",
-    against: Plan | None = None, block: int = -1,
-) -> Finding | None:  # fmt: skip
-    """The finding that an effect has the sign explored and at least a share of its size; None
-    where no test has a fair chance. text: with a hole {least}."""
-    if seen is None:
-        return None
-    tried: list[Finding] = []
-    for share in SHARES:
-        least = max(view.settings.smallest_effect, float(f"{share * abs(seen.mean):.2g}"))
-        sign = "increase" if seen.mean > 0 else "decrease"
-        prediction = {"sign": sign, "smallest_effect": least}
-        n, probability = _sized(view, seen, prediction, task)
-        told = text.format(least=least)
-        tried.append(Finding(told, plan, prediction, probability, n, task, against, block))
-        if probability >= GOOD_PROBABILITY:
-            return tried[-1]
-    best = max(tried, key=lambda each: each.probability)
-    return best if best.probability >= MIN_PROBABILITY else None
-
-
-def _sized(
-    view: View, seen: Seen, prediction: Mapping[str, Any], task: str
-) -> tuple[int, float]:  # fmt: skip
-    """Units of a test and the chance that it confirms: the fewest with a good one, else the best.
-
-    Of a task's units half are taken, so that a test whose slot is a placebo can be run again; all
-    of them where half have too little power.
-    """
-    usual = view.settings.n_units
-    sizes = [usual, 2 * usual, MOST_TIMES * usual]
-    if task:
-        most = view.description["tasks"][task]["confirm"]
-        sizes = [n for n in (min(usual, most // 2), min(MOST_TIMES * usual, most))
-                 if n >= LEAST_UNITS]  # fmt: skip
-    alpha = view.settings.alpha
-    tried = [(n, round(chance(seen, prediction, n, alpha), 3)) for n in sizes]
-    good = [each for each in tried if each[1] >= GOOD_PROBABILITY]
-    return good[0] if good else max(tried, key=lambda each: each[1], default=(0, 0.0))
 
 
 def _parts(span: tuple[int, int], n: int) -> list[tuple[int, int]]:
