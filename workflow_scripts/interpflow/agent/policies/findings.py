@@ -14,7 +14,7 @@ MIN_PROBABILITY = 0.5
 GOOD_PROBABILITY = 0.8
 # Predicted at least, as a share of the effect explored: the largest that a test can well confirm.
 SHARES = (0.5, 0.25)
-LEAST_UNITS, MOST_TIMES = 8, 2  # of a test; of the usual number of documents
+LEAST_UNITS, MOST_TIMES = 8, 4  # of a test; of the usual number of documents
 
 
 @dataclass(frozen=True)
