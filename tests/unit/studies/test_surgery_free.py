@@ -13,7 +13,7 @@ from interpflow.config.layer_surgery import LayerSurgerySettings, SurgeryAnalysi
 from interpflow.config.load import parse_config
 from interpflow.config.settings import Config
 from interpflow.llm.roles import check_roles, used_roles
-from interpflow.studies.layer_surgery.effects import free_answers_stage
+from interpflow.studies.layer_surgery.effects import free_answers_stage, outcomes
 from interpflow.studies.layer_surgery.effects.effects_stage import DOCUMENT, estimate_effects
 from interpflow.studies.layer_surgery.effects.free_answers_stage import judge_free_answers
 from interpflow.studies.layer_surgery.effects.outcomes import FREE_DOCUMENT, GATE, SWEEP
@@ -198,6 +198,18 @@ def estimated(folder: Path, with_judges: bool) -> tuple[list[dict[str, Any]], di
     )  # fmt: skip
     rows = read_rows(folder / "effects.parquet", "estimates")
     return rows, read_document(folder / "effects.json", DOCUMENT)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "scored", "counted"),
+    [(True, False, True), (False, True, False), (None, None, False), (None, True, True)],
+)
+def test_what_judges_cannot_tell_is_right_only_by_a_scorer(
+    verdict: bool | None, scored: bool | None, counted: bool
+) -> None:
+    row = {"plan": SHORT, "example_id": "i", "correct": scored}
+    assert outcomes._correct(row, {(SHORT, "i"): verdict}) is counted
+    assert outcomes._correct(row, {(INTACT, "i"): verdict}) is scored
 
 
 @pytest.mark.parametrize("with_judges", [True, False])

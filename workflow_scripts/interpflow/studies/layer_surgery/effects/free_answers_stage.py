@@ -130,14 +130,15 @@ def _judged(
 def _judged_tasks(
     intact: Sequence[Row], gates: Mapping[str, Any], verdicts: Mapping[str, bool | None]
 ) -> dict[str, dict[str, Any]]:
-    """Difficulty of the tasks that the gate left undecided, by the judges."""
+    """Difficulty of the tasks that the gate left undecided: right is what most judges find right,
+    so an answer that they cannot tell is not."""
     found = {}
     for task in undecided_tasks(gates):
         rows = [
-            {**row, "correct": verdicts.get(row["example_id"], row["correct"])}
+            {**row, "correct": bool(verdicts.get(row["example_id"], row["correct"]))}
             for row in intact
             if row["task"] == task
         ]
         gate = gates["tasks"][task]
-        found |= difficulty(rows, gate["floor"], gate["ci_level"], is_judged=True)
+        found |= difficulty(rows, gate["floor"], gate["ci_level"])
     return found

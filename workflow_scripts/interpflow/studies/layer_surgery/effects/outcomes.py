@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ def read_outcomes(
         losses=_losses(read_rows(losses_path, "surgery_text_losses"), documents),
         tasks={task: _answers(task, by_task[task], items, intact) for task in sorted(by_task)},
         generations=tuple(
-            {**row, "correct": verdicts.get((row["plan"], row["example_id"]), row["correct"])}
+            {**row, "correct": _correct(row, verdicts)}
             for row in read_rows(generations_path, "surgery_generations")
             if row["example_id"] in items
         ),
@@ -150,13 +150,24 @@ def read_outcomes(
     )
 
 
-def _verdicts(rows: Sequence[Row]) -> dict[tuple[str, str], bool]:
-    """By plan and item, what judges made of generations; without those that they could not tell."""
+def _verdicts(rows: Sequence[Row]) -> dict[tuple[str, str], bool | None]:
+    """By plan and item, what judges made of generations; null where they could not tell."""
     return {
-        (row["plan"], row["example_id"]): row["correct"]
-        for row in rows
-        if row["stage"] == SWEEP and row["correct"] is not None
+        (row["plan"], row["example_id"]): row["correct"] for row in rows if row["stage"] == SWEEP
     }
+
+
+def _correct(row: Row, verdicts: Mapping[tuple[str, str], bool | None]) -> bool | None:
+    """The judges' verdict on a generation, else that of the task's scorer.
+
+    What judges could not tell and no scorer decides is not right: left out, the garbled texts of a
+    damaged model would flatter it.
+    """
+    key = (row["plan"], row["example_id"])
+    if key not in verdicts:
+        return row["correct"]
+    verdict = verdicts[key]
+    return bool(row["correct"]) if verdict is None else verdict
 
 
 def _label(row: Row, family: str) -> str:

@@ -41,7 +41,7 @@ def gate_items(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def difficulty(
-    intact: Sequence[Mapping[str, Any]], floor: float, level: float, *, is_judged: bool = False
+    intact: Sequence[Mapping[str, Any]], floor: float, level: float
 ) -> dict[str, dict[str, Any]]:
     """Of each task, from rows of `surgery_intact`: numbers of items, the share that the intact
     model answers rightly with Wilson's interval, and whether it is analysed.
@@ -49,29 +49,26 @@ def difficulty(
     accuracy: share of the column `correct`, so of greedy continuations that the task's scorer finds
     right; answered: share of the items whose reference answer is, token by token, the likeliest.
     Both of the discover and develop splits; of all items (judged_on "all") where a task has none of
-    these. A task whose free answers, yet to be judged, may bring it to either side of the floor is
-    undecided, and analysed until then. is_judged: judges were asked already; what they could not
-    tell counts for nothing (n_without_verdict).
+    these. A task whose free answers, yet to be judged (n_without_verdict, column `correct` null),
+    may bring it to either side of the floor is undecided, and analysed until then.
     """
     by_task: dict[str, list[Mapping[str, Any]]] = {}
     for row in intact:
         by_task.setdefault(row["task"], []).append(row)
-    return {task: _difficulty(by_task[task], floor, level, is_judged) for task in sorted(by_task)}
+    return {task: _difficulty(by_task[task], floor, level) for task in sorted(by_task)}
 
 
-def _difficulty(
-    rows: Sequence[Mapping[str, Any]], floor: float, level: float, is_judged: bool
-) -> dict[str, Any]:
+def _difficulty(rows: Sequence[Mapping[str, Any]], floor: float, level: float) -> dict[str, Any]:
     read = gate_items(rows)
     is_early = bool(read) and read[0]["split"] in JUDGED_SPLITS
     decided = [row for row in read if row["correct"] is not None]
-    n_open = 0 if is_judged else len(read) - len(decided)
-    right, n = sum(row["correct"] for row in decided), len(decided) + n_open
+    n, n_open = len(read), len(read) - len(decided)
+    right = sum(row["correct"] for row in decided)
     worst, best = (right / n, (right + n_open) / n) if n else (0.0, 0.0)
     low, high = wilson(right, n, level) if n and not n_open else (None, None)
     reason = ""
     if not n:
-        reason = "no answer has a verdict" if read else "no item has a score"
+        reason = "no item has a score"
     elif best < floor:
         most = " at most" if n_open else ""
         reason = f"the intact model answers {best:.0%}{most}, below the floor of {floor:.0%}"
@@ -81,7 +78,7 @@ def _difficulty(
         "unscored": dict(Counter(row["unscored"] for row in rows if row["unscored"])),
         "judged_on": " and ".join(JUDGED_SPLITS) if is_early else "all",
         "n_judged": len(decided),
-        "n_without_verdict": len(read) - len(decided),
+        "n_without_verdict": n_open,
         "accuracy": worst if n and not n_open else None,
         "ci_low": low,
         "ci_high": high,
