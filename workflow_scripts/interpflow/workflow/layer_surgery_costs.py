@@ -14,6 +14,7 @@ from interpflow.workflow.costs import Cost, model_shape
 from interpflow.workflow.plan import Plan
 
 CHARACTERS_PER_TOKEN = 4.5  # of short English sentences; a model's own tokenizer may differ
+WRITTEN_CHARACTERS = 60  # of an item that is yet to be written
 SAMPLED_ITEMS = 20  # of each task, to see how long they are
 # Bytes on disk of a row of an item or document under a plan, in the store and merged, as measured.
 ROW_BYTES = 60
@@ -57,8 +58,9 @@ def _model_costs(
     structured = [plan for plan in plans if plan.role == "structured"]
     others = [plan for plan in plans if plan.role != "structured"]
     read = _depths(structured, shape.layers) * (n_items * prompt + texts.n_documents * document)
-    read += _depths(others, shape.layers) * texts.n_documents * document
-    rows = len(structured) * (n_items + texts.n_documents) + len(others) * texts.n_documents
+    null_documents = min(study.plans.null_documents, texts.n_documents)
+    read += _depths(others, shape.layers) * null_documents * document
+    rows = len(structured) * (n_items + texts.n_documents) + len(others) * null_documents
     memory = 1500 + 2 * weights_mb
     trained = lenses.steps * lenses.documents_per_step * document
     searched = len(study_tasks(study)) * 2 * study.search.max_plans
@@ -90,12 +92,11 @@ def _model_costs(
 
 def _items(study: LayerSurgerySettings) -> tuple[int, float]:
     """Items of all tasks, and tokens of one with its answer."""
-    found = [
-        builtin_items(task, study.tasks.n_items, 0)[:SAMPLED_ITEMS]
-        for task in study.tasks.builtin or BUILTIN_TASKS
-    ]
+    tasks = BUILTIN_TASKS if study.tasks.builtin is None else study.tasks.builtin
+    found = [builtin_items(task, study.tasks.n_items, 0)[:SAMPLED_ITEMS] for task in tasks]
     own = load_task_files(study.tasks.files).items
     lengths = [len(item.prompt + item.answer) for items in (*found, own) for item in items]
+    lengths = lengths or [WRITTEN_CHARACTERS]
     per_item = fmean(lengths) / CHARACTERS_PER_TOKEN * (1 + study.tasks.shots)
     return len(study_tasks(study)) * study.tasks.n_items, per_item
 

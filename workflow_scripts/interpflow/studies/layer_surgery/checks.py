@@ -87,7 +87,7 @@ def _check_texts(study: LayerSurgerySettings) -> None:
 
 
 def _check_store(study: LayerSurgerySettings) -> None:
-    if Path(study.store).parts[:1] == (RESULTS,):
+    if Path(study.store).resolve().is_relative_to(Path(RESULTS).resolve()):
         raise UserError(
             "the store of runs lies among the results, which may be deleted to be made again",
             where="layer_surgery.store",
