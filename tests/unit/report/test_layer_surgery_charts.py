@@ -31,7 +31,7 @@ def inside(node: Any) -> Iterator[dict[str, Any]]:
 
 def texts(chart: Any) -> set[str]:
     """Words that stand in the drawn chart."""
-    svg = vl_convert.vegalite_to_svg(chart.to_json())
+    svg = vl_convert.vegalite_to_svg(chart.to_dict())
     return {part.split("<")[0] for part in svg.split(">") if part.split("<")[0].strip()}
 
 
@@ -46,7 +46,7 @@ def test_small_losses_have_their_own_ticks() -> None:
     ]
     assert {"0.1", "0.3", "1"} <= texts(retention_chart("m", effects))
     readings = [
-        {"lens": "logit", "depth": depth, "document_id": f"d{document}", "kl": 3.0 - depth}
+        {"lens": "logit", "depth": depth, "document_id": f"d{document}", "kl": 3.0 - depth + document / 99}
         for depth in range(4)
         for document in range(9)
     ]
