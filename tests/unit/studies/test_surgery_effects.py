@@ -125,6 +125,32 @@ def test_null_band(found):
     assert 0 < near["n_units"] < mild["n_units"]
 
 
+def test_an_order_that_moves_an_end_is_compared_with_orders_that_move_it(tmp_path):
+    paths = write_sweep(tmp_path, loss=planted_loss, retained=planted_retention)
+    orders = read_rows(paths["plans_path"], "surgery_plans")
+    first = {row["plan"] for row in orders if row["moves_first"]}
+    # The first block alone decides: a swap of it is as mild as any order that moves it.
+    rows = [
+        {**row, "delta_loss": 10.0 if row["plan"] in first else 0.1}
+        for row in read_rows(paths["losses_path"], "surgery_text_losses")
+    ]
+    write_table(paths["losses_path"], "surgery_text_losses", rows)
+    estimate_effects(
+        "m", FEW, 1, **paths, estimates_path=tmp_path / "effects.parquet",
+        document_path=tmp_path / "effects.json",
+    )  # fmt: skip
+    found = read_rows(tmp_path / "effects.parquet", "estimates")
+    for label in ("swap 0 1", "swap 6 7", "swap 3 4"):
+        near = one(found, "null band", "swap: orders as far", label)
+        moved = [
+            (label == "swap 0 1", label == "swap 6 7") == (row["moves_first"], row["moves_last"])
+            for row in orders
+            if row["role"] == "random_order"
+        ]
+        assert 0 < near["n_units"] <= sum(moved)
+        assert near["estimate"] == near["p_value"] == 1.0
+
+
 def test_the_band_is_compared_on_its_own_documents(tmp_path):
     paths = write_sweep(tmp_path, loss=planted_loss, retained=planted_retention)
     orders = {str(plan.plan) for plan in swept() if plan.role == "random_order"}
