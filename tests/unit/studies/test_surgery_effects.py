@@ -272,6 +272,28 @@ def test_no_damage_at_all_has_no_correlation(tmp_path):
     assert "NO_VARIATION" in row["flags"]
 
 
+def test_few_documents_and_families_decide_no_claim(tmp_path):
+    paths = write_sweep(tmp_path, loss=planted_loss, retained=planted_retention)
+    kept = {f"d{number}" for number in range(5)}
+    rows = [row for row in read_rows(paths["losses_path"], "surgery_text_losses")
+            if row["document_id"] in kept]  # fmt: skip
+    write_table(paths["losses_path"], "surgery_text_losses", rows)
+    listed = read_rows(paths["items_path"], "surgery_items")
+    families = {row["family_id"] for row in listed if row["split"] == "confirm"}
+    few = set(sorted(families)[:5])
+    ids = {row["example_id"] for row in listed if row["family_id"] in few}
+    answers = [row for row in read_rows(paths["answers_path"], "surgery_answers")
+               if row["example_id"] in ids]  # fmt: skip
+    write_table(paths["answers_path"], "surgery_answers", answers)
+    estimate_effects(
+        "m", FEW, 1, **paths, estimates_path=tmp_path / "effects.parquet",
+        document_path=tmp_path / "effects.json",
+    )  # fmt: skip
+    claims = read_document(tmp_path / "effects.json", "layer_surgery_effects")["claims"]
+    measured = [one for one in claims if one["rule"] != "echoes"]
+    assert {one["verdict"] for one in measured} == {"inconclusive"}
+
+
 def test_a_task_that_is_not_analysed_decides_no_claim(tmp_path):
     paths = write_sweep(tmp_path, loss=planted_loss, retained=planted_retention)
     kept = {
