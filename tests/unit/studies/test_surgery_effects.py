@@ -225,6 +225,8 @@ def test_claims_that_are_true_of_the_planted_model(found):
         "middle_layers_tolerant": "supported",
         "skips_keep_most_predictions": "refuted",
         "swaps_keep_most_predictions": "supported",
+        # What is planted keeps the answers under repetition.
+        "first_layer_twice_breaks_everything": "refuted",
         "late_repeats_tolerated": "supported",
         "last_repeat_worse_than_late_ones": "supported",
         "late_middle_least_important": "inconclusive",
