@@ -8,6 +8,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "workflow_scripts"))
 from interpflow.workflow.parse import check_start, parse_settings
 from interpflow.workflow.layer_surgery_stages import (
     has_agent,
+    judges_free,
     judges_agents,
     layer_surgery_figures,
     writes_items,
@@ -107,6 +108,11 @@ def layer_surgery_files(*files):
         for model in LAYER_SURGERY_MODELS
         for file in files
     ]
+
+
+def free_answers(file):
+    """What judges made of a model's free answers, where the config has such items."""
+    return f"results/layer_surgery/{{model}}/{file}" if judges_free(SETTINGS) else []
 
 
 def scored(model, table, wanted):

@@ -1,6 +1,10 @@
 # Layers: models run under layer plans, lenses, and minimal sets of blocks.
 
 
+localrules:
+    layer_surgery_free,
+
+
 rule layer_surgery_writing:
     input:
         files=task_files(SETTINGS),
@@ -118,6 +122,7 @@ rule layer_surgery_lenses:
         task_items="results/layer_surgery/items.parquet",
         texts="results/layer_surgery/texts.parquet",
         intact="results/layer_surgery/{model}/intact.parquet",
+        gates="results/layer_surgery/{model}/gates.json",
         manifest="results/models/{model}/manifest.json",
         files=lambda wildcards: model_files(SETTINGS, wildcards.model),
     output:
@@ -178,6 +183,34 @@ rule layer_surgery_search:
         "../workflow_scripts/layer_surgery_search.py"
 
 
+rule layer_surgery_free:
+    input:
+        task_items="results/layer_surgery/items.parquet",
+        data="results/layer_surgery/data.json",
+        intact="results/layer_surgery/{model}/intact.parquet",
+        gates="results/layer_surgery/{model}/gates.json",
+        generations="results/layer_surgery/{model}/generations.parquet",
+    output:
+        answers="results/layer_surgery/{model}/free_answers.parquet",
+        document="results/layer_surgery/{model}/free_answers.json",
+    log:
+        "logs/layer_surgery_free/{model}.log",
+    wildcard_constraints:
+        model=one_of(LAYER_SURGERY_MODELS),
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=1440,
+    params:
+        spec=parameter("spec", "layer_surgery_free", by="model"),
+        code=parameter("code", "layer_surgery_free", by="model"),
+        lib=parameter("lib", "layer_surgery_free", by="model"),
+    script:
+        "../workflow_scripts/layer_surgery_free.py"
+
+
 rule layer_surgery_effects:
     input:
         task_items="results/layer_surgery/items.parquet",
@@ -187,6 +220,8 @@ rule layer_surgery_effects:
         answers="results/layer_surgery/{model}/answers.parquet",
         losses="results/layer_surgery/{model}/losses.parquet",
         generations="results/layer_surgery/{model}/generations.parquet",
+        free=free_answers("free_answers.parquet"),
+        free_document=free_answers("free_answers.json"),
         exits="results/layer_surgery/{model}/exits.parquet",
         lens_estimates="results/layer_surgery/{model}/lens_estimates.parquet",
         claims=claim_files(),
@@ -223,6 +258,7 @@ rule layer_surgery_summary:
         sets=layer_surgery_files("sets.parquet"),
         set_estimates=layer_surgery_files("set_estimates.parquet"),
         effects=layer_surgery_files("effects.json"),
+        free=(layer_surgery_files("free_answers.json") if judges_free(SETTINGS) else []),
         agents=layer_surgery_files("agent_report.json") if has_agent(SETTINGS) else [],
         judging=layer_surgery_files("judging.json") if judges_agents(SETTINGS) else [],
     output:

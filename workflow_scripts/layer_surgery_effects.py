@@ -21,6 +21,8 @@ with job(snakemake, __file__) as this:
         answers_path=this.inputs["answers"],
         losses_path=this.inputs["losses"],
         generations_path=this.inputs["generations"],
+        free_path=this.inputs.get("free") or None,
+        free_document_path=this.inputs.get("free_document") or None,
         exits_path=this.inputs["exits"],
         lens_estimates_path=this.inputs["lens_estimates"],
         estimates_path=this.outputs["estimates"],

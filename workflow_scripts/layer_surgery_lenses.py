@@ -19,6 +19,7 @@ with job(snakemake, __file__) as this:
         items_path=this.inputs["task_items"],
         texts_path=this.inputs["texts"],
         intact_path=this.inputs["intact"],
+        gates_path=this.inputs["gates"],
         device=this.device,
         tokens_per_batch=this.tokens_per_batch,
         lens_path=this.outputs["lens"],

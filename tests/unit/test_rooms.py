@@ -20,7 +20,9 @@ WITHOUT_TORCH = ("errors", "paths", "config", "tables", "activations", "experime
                  "plans", "stats", "agent", "report", "workflow")  # fmt: skip
 LIGHT_SCRIPTS = ("counting_generation", "counting_validation", "counting_benchmark",
                  "counting_effects", "counting_running_count", "counting_comparison",
-                 "counting_summary", "counting_figures", "report", "estimate", "why",
+                 "counting_summary", "counting_figures", "layer_surgery_generation",
+                 "layer_surgery_free", "layer_surgery_effects", "layer_surgery_figures",
+                 "layer_surgery_summary", "report", "estimate", "why",
                  "clean_tmp")  # fmt: skip
 HEAVY = ("torch", "transformers")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,21 @@ import yaml
 
 from interpflow.config.load import load_config, parse_config
 from interpflow.paths import PROJECT_DIR
+from interpflow.workflow.layer_surgery_stages import (
+    AGENT_FIGURE,
+    JUDGING_FIGURE,
+    LAYER_SURGERY_FIGURES,
+)
+from interpflow.workflow.robustness_stages import ROBUSTNESS_FIGURES
 from interpflow.workflow.stage import Stage
 from interpflow.workflow.stages import COUNTING_FIGURES, configured_stages
 
 SMK_FILES = sorted((PROJECT_DIR / "rules").glob("*.smk"))
+FIGURES = {
+    "counting": COUNTING_FIGURES,
+    "robustness": ROBUSTNESS_FIGURES,
+    "layer_surgery": (*LAYER_SURGERY_FIGURES, AGENT_FIGURE, JUDGING_FIGURE),
+}
 # Targets that only ask for files.
 AGGREGATES = {"reference_models"}
 
@@ -36,7 +48,10 @@ def worked(rules: dict[str, str]) -> list[str]:
 
 
 def one_model_stages() -> list[Stage]:
-    return configured_stages(parse_config({"models": {"MODEL": {"local": "x"}}}))
+    """The stages of every study, with those that only some settings ask for."""
+    surgery = {"tasks": {"written": {"tasks": {"sums": "Sums."}}}}
+    config = {"models": {"MODEL": {"local": "x"}}, "robustness": {}, "layer_surgery": surgery}
+    return configured_stages(parse_config(config))
 
 
 @pytest.mark.parametrize("rule", worked(RULES))
@@ -71,9 +86,11 @@ def test_the_stage_table_names_the_outputs_and_the_script_of_the_rule(stage: Sta
     block = re.search(r"^    output:\n((?:        .*\n|\n)*)", text, re.M)
     assert block
     stated = set(re.findall(r'"(results/[^"]+)"', block.group(1)))
-    if stage.rule == "counting_figures":
-        assert stated == {"results/counting/{{model}}/figures/{figure}.svg"}
-        stated = {f"results/counting/{{model}}/figures/{name}.svg" for name in COUNTING_FIGURES}
+    study = stage.rule.removesuffix("_figures")
+    if study in FIGURES:
+        place = f"results/{study}/{{model}}/figures"
+        assert stated == {f"results/{study}/{{{{model}}}}/figures/{{figure}}.svg"}
+        stated = {f"{place}/{name}.svg" for name in FIGURES[study]}
     assert {output.replace("MODEL", "{model}") for output in stage.outputs} == stated
 
 
@@ -82,12 +99,15 @@ def test_every_rule_of_the_table_exists() -> None:
 
 
 def test_every_caption_of_a_figure_exists() -> None:
-    for figure in COUNTING_FIGURES:
-        assert (PROJECT_DIR / "docs/captions" / f"{figure}.rst").exists()
+    for figure in chain(*FIGURES.values()):
+        assert (PROJECT_DIR / "docs/captions" / f"{figure}.rst").exists(), figure
 
 
 def test_the_default_config_is_valid() -> None:
-    assert load_config(PROJECT_DIR / "config.yaml").counting is not None
+    config = load_config(PROJECT_DIR / "config.yaml")
+    assert config.counting is not None
+    assert config.robustness is not None
+    assert config.layer_surgery is not None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """interpflow takes language models apart: data, behaviour, interventions and their statistics.
 
 From a notebook: `interpflow.run_counting({...})`, `interpflow.run_robustness({...})`,
-`interpflow.engine.load(...)`.
+`interpflow.run_layer_surgery({...})`, `interpflow.engine.load(...)`.
 """
 
 from importlib import import_module
@@ -17,6 +17,7 @@ _PUBLIC = {
     "read_document": "interpflow.tables.documents",
     "read_table": "interpflow.tables.parquet",
     "run_counting": "interpflow.studies.counting.run",
+    "run_layer_surgery": "interpflow.studies.layer_surgery.run",
     "run_robustness": "interpflow.studies.robustness.run",
 }
 _ROOMS = ("activations", "config", "engine", "inference", "models", "report", "stats", "studies",

@@ -24,7 +24,9 @@ from tests.unit.agent.test_agent_session import HYPOTHESIS, SKIP, of_skip
 
 
 def test_the_chain_breaks_where_a_record_is_changed_taken_out_or_put_in(tmp_path: Path) -> None:
-    run_agent(settings(), FakeLaboratory("swapped", (3, 4)), scientist(), tmp_path, 1)
+    run_agent(
+        settings(), FakeLaboratory("swapped", (3, 4)), scientist(anomalies_only=True), tmp_path, 1
+    )
     records = [json.loads(line) for line in (tmp_path / LEDGER).read_text().splitlines()]
     verify(records)
     kinds = [record["kind"] for record in records]

@@ -97,7 +97,7 @@ def write_sweep(
     intact_rows = [
         {"example_id": item.example_id, "family_id": item.family_id, "split": item.split,
          "task": item.task, "kind": "", "n_tokens": 1, "log_prob": -1.0, "rank": 1.0,
-         "answered": True, "unscored": ""}
+         "answered": True, "generated": item.answer, "correct": True, "unscored": ""}
         for item in asked
     ]  # fmt: skip
     tables = {

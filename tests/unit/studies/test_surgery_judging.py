@@ -10,7 +10,7 @@ import torch
 
 from interpflow.agent.claims import AnomalyClaim
 from interpflow.agent.laboratory import INTACT
-from interpflow.config.layer_surgery import LayerSurgerySettings
+from interpflow.config.layer_surgery import LayerSurgerySettings, SurgeryJudging
 from interpflow.config.load import parse_config
 from interpflow.engine import load
 from interpflow.engine.layers.altered import planted
@@ -333,25 +333,28 @@ def test_an_offline_role_is_no_language_model():
 
 
 @pytest.mark.slow
-def test_false_claims_on_the_unaltered_model_are_rarer_than_alpha(model):
-    """50 seeds, each with documents of its own order; the count may not exceed what the binomial
-    at alpha gives with a probability of 5 %."""
+def test_claims_on_the_unaltered_model_are_rarer_than_alpha(model):
+    """50 seeds, each with documents of its own draw. Nothing is planted, so every confirmed claim
+    counts as false, whatever it says; there may not be more than what the binomial at alpha gives
+    with a probability of 5 %."""
     config = config_of(policies=["offline"])
     settings = config.layer_surgery
     assert settings is not None
     assert settings.agent is not None
+    defaults = SurgeryJudging()
     agent = settings.agent.model_copy(
         update={
-            "n_units": 24,
+            "n_units": defaults.n_units,
             "budget": settings.agent.budget.model_copy(update={"confirmatory": 16}),
         }
     )
-    texts = [{"document_id": f"d{i}", "text": t} for i, t in enumerate(stories(560, 9))]
-    rows = list(text_rows(model.tokenizer, texts, 24, model.max_length).rows.values())
-    runs = TextRuns(model, rows[:64], rows[64:])
+    texts = [{"document_id": f"d{i}", "text": t} for i, t in enumerate(stories(464, 9))]
+    rows = text_rows(model.tokenizer, texts, defaults.max_tokens, model.max_length).rows
+    runs = TextRuns(model, list(rows.values())[:64], list(rows.values())[64:])
     judged = Judged(UNALTERED, runs, Truths(None, runs, runs, agent.smallest_effect))
     found = judged_rows(judged, policies_of(config, settings), agent, range(50), 0)
-    assert sum(row["n_false"] > 0 for row in found) <= 5  # P(Binomial(50, .05) > 5) = .038
+    # P(Binomial(50, .05) > 5) = .038
+    assert sum(row["n_claims"] > 0 for row in found) <= 5
 
 
 @pytest.mark.slow

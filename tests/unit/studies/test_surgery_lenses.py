@@ -18,10 +18,15 @@ from interpflow.errors import UserError
 from interpflow.models.named import load_named
 from interpflow.studies.layer_surgery.lenses.estimate_rows import LensAnalyst
 from interpflow.studies.layer_surgery.lenses.exits import exit_estimates
-from interpflow.studies.layer_surgery.lenses.lens_stage import analysed_tasks, run_lenses
+from interpflow.studies.layer_surgery.lenses.lens_stage import run_lenses
 from interpflow.studies.layer_surgery.lenses.lens_texts import contaminated, lens_texts
 from interpflow.studies.layer_surgery.lenses.trajectories import shown_prompts, trajectory_rows
-from interpflow.tables.documents import read_document
+from interpflow.studies.layer_surgery.sweep.gate_document import (
+    GATES_DOCUMENT,
+    analysed_tasks,
+    difficulty,
+)
+from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tasks.nlp.items import TaskItem
 from interpflow.tasks.nlp.stories import stories
@@ -56,7 +61,8 @@ def intact_row(item: TaskItem, answered: bool = True) -> dict[str, Any]:
     return {
         "example_id": item.example_id, "family_id": item.family_id, "split": item.split,
         "task": item.task, "kind": item.kind, "n_tokens": 1, "log_prob": -1.0, "rank": 1.0,
-        "answered": answered, "unscored": "" if item.answer else "empty_answer",
+        "answered": answered, "generated": "", "correct": answered,
+        "unscored": "" if item.answer else "empty_answer",
     }  # fmt: skip
 
 
@@ -75,7 +81,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_table(paths["texts"], "surgery_texts", texts)
     rows = [intact_row(item, item.task == "adding") for item in items()]
     write_table(paths["intact"], "surgery_intact", rows)
-    return {f"{name}_path": path for name, path in paths.items()}
+    gates = here / "gates.json"
+    write_document(gates, GATES_DOCUMENT, {"tasks": difficulty(rows, 0.3, 0.95)})
+    return {**{f"{name}_path": path for name, path in paths.items()}, "gates_path": gates}
 
 
 def outputs(here: Path) -> dict[str, Path]:
@@ -221,11 +229,14 @@ def test_documents_that_hold_what_is_measured_teach_no_lens() -> None:
 
 
 def test_difficulty_is_judged_without_confirm_items() -> None:
-    rows = [{"task": "a", "split": split, "answered": split == "confirm", "unscored": ""}
+    def row(task: str, split: str, right: bool | None, unscored: str = "") -> dict[str, Any]:
+        return {"task": task, "split": split, "answered": right, "correct": right,
+                "unscored": unscored}  # fmt: skip
+
+    rows = [row("a", split, split == "confirm")
             for split in ("discover", "develop", "confirm", "confirm")]  # fmt: skip
-    rows += [{"task": "b", "split": "confirm", "answered": True, "unscored": ""}]
-    rows += [{"task": "b", "split": "discover", "answered": None, "unscored": "merged"}]
-    assert analysed_tasks(rows, 0.3) == ["b"]
+    rows += [row("b", "confirm", True), row("b", "discover", None, "merged")]
+    assert analysed_tasks({"tasks": difficulty(rows, 0.3, 0.95)}) == ["b"]
 
 
 def test_a_task_that_settles_later_is_found() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,16 @@ from interpflow.config.layer_surgery import LayerSurgerySettings, SurgeryPlans
 from interpflow.config.model import ModelSettings
 from interpflow.errors import UserError
 from interpflow.experiments.views import connect
+from interpflow.inference.surgery.generations import intact_texts
 from interpflow.plans.families import sweep_plans
 from interpflow.plans.layer_plan import LayerPlan
 from interpflow.studies.layer_surgery.sweep import laboratory as laboratory_module
-from interpflow.studies.layer_surgery.sweep.gate_document import analysed_tasks, read_gates
+from interpflow.studies.layer_surgery.sweep.gate_document import (
+    analysed_tasks,
+    difficulty,
+    read_gates,
+    undecided_tasks,
+)
 from interpflow.studies.layer_surgery.sweep.gate_stage import run_intact
 from interpflow.studies.layer_surgery.sweep.laboratory import ModelLaboratory, open_laboratory
 from interpflow.studies.layer_surgery.sweep.sweep_stage import run_sweep
@@ -108,10 +115,80 @@ def test_a_task_that_is_not_solved_is_reported_and_not_analysed(made: dict[str, 
     early = [row for row in intact
              if row["task"] == "addition" and row["split"] != "confirm"]  # fmt: skip
     assert gates["tasks"]["addition"]["n_judged"] == len(early) > 0
+    for task in gates["tasks"].values():
+        assert (task["undecided"], task["n_without_verdict"]) == ("", 0)
     assert all(gate["passed"] is not False for gate in gates["gates"])
     assert {row["example_id"] for row in intact} == {
         row["example_id"] for row in read_rows(made["items"], "surgery_items")
     }
+
+
+def test_a_right_answer_other_than_the_reference_solves_the_task(
+    made: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of items whose reference is not what the model says, but accepts what it says."""
+    items = [
+        replace(item, answer=" seven", accepted=("seven", *item.accepted), scorer="set")
+        for item in builtin_items("antonyms", 12, 0)
+    ]
+    write_table(tmp_path / "items", "surgery_items", [item.to_row() for item in items])
+    run_intact(
+        "m", MODEL, SETTINGS, 0, items_path=tmp_path / "items", texts_path=made["texts"],
+        intact_path=tmp_path / "intact", document_path=tmp_path / "gates",
+    )  # fmt: skip
+    task = read_gates(tmp_path / "gates")["tasks"]["antonyms"]
+    assert task["answered"] == 0.0
+    assert task["accuracy"] > 0.9
+    assert task["analysed"]
+    rows = read_rows(tmp_path / "intact", "surgery_intact")
+    accepted = {item.example_id: item.accepted for item in items}
+    for row in rows:
+        if row["correct"]:
+            assert row["generated"].split()[0].strip(".") in accepted[row["example_id"]]
+
+
+def test_a_prompt_at_the_end_of_the_context_is_continued_as_far_as_there_is_room(
+    bench: ModelLaboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = list(bench.answer_rows.rows.values())[:1]
+    whole = intact_texts(bench.model, rows, [4])
+    room = property(lambda _: rows[0].prompt)
+    monkeypatch.setattr(type(bench.model), "max_length", room)
+    cut = intact_texts(bench.model, rows, [4])
+    assert whole[0].startswith(cut[0])
+    assert 0 < len(cut[0]) < len(whole[0])
+
+
+def row(split: str, correct: bool | None, unscored: str = "") -> dict[str, Any]:
+    return {"task": "t", "split": split, "answered": correct, "correct": correct,
+            "unscored": unscored}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "free", "analysed", "undecided"),
+    [
+        (4, 6, 0, True, False),
+        (2, 8, 0, False, False),
+        (0, 0, 10, True, True),
+        (4, 2, 4, True, False),
+        (1, 8, 1, False, False),
+        (2, 3, 5, True, True),
+    ],
+)
+def test_free_answers_leave_a_task_undecided_only_where_they_decide(
+    right: int, wrong: int, free: int, analysed: bool, undecided: bool
+) -> None:
+    rows = [
+        row("develop", each)
+        for each, n in ((True, right), (False, wrong), (None, free))
+        for _ in range(n)
+    ]
+    rows += [row("confirm", True)] * 9
+    rows += [row("develop", None, "merged")]
+    found = difficulty(rows, 0.3, 0.95)
+    assert (found["t"]["analysed"], bool(found["t"]["undecided"])) == (analysed, undecided)
+    assert undecided_tasks({"tasks": found}) == (["t"] if undecided else [])
+    assert (found["t"]["accuracy"] is None) == (free > 0)
 
 
 def test_every_plan_is_measured_where_it_should_be(

@@ -63,7 +63,8 @@ def check_numbers(book: Notebook, text: str) -> None:
         raise UserError(
             "a hole cannot be read",
             where="report",
-            remedy="write {{X3.delta_loss}}: an id, a point, a metric, n, plan, verdict or claim",
+            remedy="write {{X3.delta_loss}}: an id, a point, and a metric, n, plan, against, "
+            "task, predicted, verdict or claim",
         )
     for id in _ID.findall(bare):
         book.found(id)
@@ -102,9 +103,17 @@ def _value(book: Notebook, id: str, name: str) -> str:
         return str(len(result.units))
     if name == "plan":
         return result.subject.plan.label
-    if name == "verdict" and result.judged is not None:
+    if name == "against":
+        return result.subject.against.label
+    if name == "task" and result.subject.task:
+        return result.subject.task
+    if result.judged is not None and name == "verdict":
         return result.judged.verdict
-    known = [*result.effects, "n", "plan", *(["verdict"] if result.judged else [])]
+    if result.judged is not None and name == "predicted":
+        return str(book.registrations[result.registration].prediction)
+    known = [*result.effects, "n", "plan", "against"]
+    known += ["task"] if result.subject.task else []
+    known += ["verdict", "predicted"] if result.judged else []
     raise UserError(
         f"{{{{{id}.{name}}}}} is nothing", where="report", remedy=f"{id} has {', '.join(known)}"
     )

@@ -114,6 +114,7 @@ def _row(book: Notebook, registered: Registration, policy: str) -> dict[str, Any
         "hypothesis": hypothesis.id,
         "text": hypothesis.text,
         "claim": str(hypothesis.claim or ""),
+        "label": subject.label,
         "plan": str(subject.plan.plan),
         "against": str(subject.against.plan),
         "measure": subject.measure,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from interpflow.agent.claims import AnomalyClaim
 from interpflow.agent.effects import Effect, FloatArray
-from interpflow.agent.laboratory import Measure
+from interpflow.agent.laboratory import INTACT, Measure
 from interpflow.agent.predictions import Prediction
 from interpflow.plans.requests import NamedPlan
 from interpflow.stats.verdicts import Judged
@@ -31,6 +31,12 @@ class Subject:
     @property
     def key(self) -> tuple[str, str, str, str]:
         return str(self.plan.plan), str(self.against.plan), self.measure, self.task or ""
+
+    @property
+    def label(self) -> str:
+        """The plan's name, and that of the other side where it is not the model as it is."""
+        is_intact = self.against.kind == INTACT["kind"]
+        return self.plan.label if is_intact else f"{self.plan.label} vs {self.against.label}"
 
     def to_dict(self) -> dict[str, Any]:
         return {

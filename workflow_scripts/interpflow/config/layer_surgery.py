@@ -209,13 +209,13 @@ class SurgeryJudging(Settings):
     with_agent: bool = Field(
         default=False, description="judge the language model of the role agent too"
     )
-    seeds: int = Field(default=3, ge=1, le=10_000, description="runs of each policy and model")
+    seeds: int = Field(default=2, ge=1, le=10_000, description="runs of each policy and model")
     n_explored: int = Field(
-        default=48, ge=8, le=MAX_ITEMS,
+        default=40, ge=8, le=MAX_ITEMS,
         description="documents that may be explored; each run draws 32 of them at most",
     )  # fmt: skip
-    n_units: int = Field(default=24, ge=8, le=MAX_ITEMS, description="documents of a test")
-    max_tokens: int = Field(default=24, ge=8, le=4096, description="a document is cut after these")
+    n_units: int = Field(default=16, ge=8, le=MAX_ITEMS, description="documents of a test")
+    max_tokens: int = Field(default=48, ge=8, le=4096, description="a document is cut after these")
 
 
 class SurgeryAnalysis(Settings):

@@ -11,6 +11,7 @@ from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.llm.asks import Role
 from interpflow.llm.families import ModelIdentity, identity_of
+from interpflow.tasks.nlp.judged_items import asks_free
 
 # What the offline algorithms of a role are. They differ in kind from each other and from every
 # model, so none of them judges its own kind.
@@ -70,7 +71,10 @@ def uses(config: Config) -> list[Use]:
             found.append(Use("robustness", roles, tuple(config.robustness_models())))
     surgery = config.layer_surgery
     if surgery is not None:
-        writing: tuple[Role, ...] = ("generator", "judge") if surgery.tasks.written else ()
+        writing: tuple[Role, ...] = ("generator",) if surgery.tasks.written else ()
+        # Judges written items, and answers that no rule scores.
+        if surgery.tasks.written or asks_free(surgery.tasks):
+            writing = (*writing, "judge")
         acting: tuple[Role, ...] = ("agent",) if surgery.agent else ()
         if writing or acting:
             models = tuple(config.layer_surgery_models())

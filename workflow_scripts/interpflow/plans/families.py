@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -16,7 +16,7 @@ from interpflow.plans.orders import order_facts, orders_by_distance
 from interpflow.plans.requests import NamedPlan, named_plan
 
 Role = Literal["structured", "random_order", "control"]
-INTACT = "intact"
+INTACT, ALL_PLANS = "intact", "all"
 # Families of structured plans, in the order in which they are run.
 FAMILIES: tuple[str, ...] = (
     INTACT, "skip_each", "skip_range", "keep_first", "keep_last", "repeat", "swap", "reverse",
@@ -91,6 +91,13 @@ def sweep_plans(settings: SurgeryPlans, n_layers: int, n_heads: int, seed: int) 
         known.add(plan.plan)
         found.append(plan)
     return found
+
+
+def generating_plans(structured: Sequence[SweepPlan], chosen: Sequence[str]) -> list[SweepPlan]:
+    """The plans under which text is generated: "intact", "all", or families of plans."""
+    if ALL_PLANS in chosen:
+        return list(structured)
+    return [plan for plan in structured if set(plan.families) & set(chosen)]
 
 
 def range_lengths(n_layers: int) -> list[int]:

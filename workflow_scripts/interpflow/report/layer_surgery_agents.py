@@ -26,6 +26,7 @@ VERDICT_COLOURS = {
 POLICY_COLOURS = {"offline": REAL, "fixed_sweep": CONTROL, "random": RANDOM, "agent": "#7c3aed"}
 SHOWN_TESTS = 40
 ROW = 24  # pixels of one test
+MOST_LABEL = 40  # characters
 
 
 def ledger_chart(name: str, tests: Rows) -> AnyChart:
@@ -101,12 +102,13 @@ def _test(row: Mapping[str, Any]) -> dict[str, Any]:
     if low is None and effect is not None:
         up = prediction.get("sign") == "increase"
         low, high = (effect, None) if up else (None, -effect)
-    plan = f"{row['plan']}" if len(row["plan"]) < 30 else f"{row['plan'][:29]}…"
+    plan = row["label"] + (f", {row['task']}" if row["task"] else "")
+    plan = plan if len(plan) < MOST_LABEL else f"{plan[: MOST_LABEL - 1]}…"
     placebo = "placebo: " if row["is_placebo"] else ""
     return {
         "label": f"{row['number']:>2}  {placebo}{plan}",
         "number": row["number"],
-        "metric": row["metric"] + (f" of {row['task']}" if row["task"] else ""),
+        "metric": row["metric"],
         "value": row["estimate"],
         "low": row["ci_low"],
         "high": row["ci_high"],

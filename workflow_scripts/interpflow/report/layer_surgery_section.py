@@ -23,12 +23,16 @@ def layer_surgery_section(
 def _model(name: str, summary: Mapping[str, Any], figures: Sequence[str]) -> dict[str, Any]:
     found = summary["models"][name]
     judging = found["judging"]
+    judged = found["free"]["tasks"] if found.get("free") else {}
     return {
         "name": name,
         "sentences": [sentence.removeprefix(f"{name}: ") for sentence in summary["verdicts"][name]],
         "manifest": found["manifest"],
         "gates": [*found["gates"]["gates"], *(judging["gates"] if judging else [])],
-        "tasks": [{"name": task, **told} for task, told in found["gates"]["tasks"].items()],
+        "tasks": [
+            {"name": task, "judged": judged.get(task), **told}
+            for task, told in found["gates"]["tasks"].items()
+        ],
         "sweep": found["sweep"],
         "lenses": found["lenses"],
         "effects": found["effects"],

@@ -44,7 +44,9 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "use": TEXT,
         "text": TEXT,
     },
-    # The intact model: what decides which tasks are analysed.
+    # The intact model: what decides which tasks are analysed. answered: each token of the reference
+    # answer is the most probable one. generated: what it writes after the prompt; correct: by the
+    # task's scorer, null where a judge decides and where there is no score.
     "surgery_intact": {
         "example_id": TEXT,
         "family_id": TEXT,
@@ -55,6 +57,8 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "log_prob": REAL,
         "rank": REAL,
         "answered": FLAG,
+        "generated": TEXT,
+        "correct": FLAG,
         "unscored": TEXT,
     },
     # role: structured, random_order or control; control_of: the plan that it is a control of.
@@ -107,6 +111,18 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "correct": FLAG,
         "format_score": REAL,
         "repetition": REAL,
+    },
+    # Answers that no rule scores. stage: gate (what decides whether the task is analysed) or sweep;
+    # answer: what was put to the judges; correct: by most of their votes; outcome: judged, unclear
+    # (no majority, a refusal), or empty, which is wrong without being asked about.
+    "surgery_free_answers": {
+        "stage": REPEATED,
+        "plan": REPEATED,
+        "example_id": TEXT,
+        "answer": TEXT,
+        "correct": FLAG,
+        "judge": REPEATED,
+        "outcome": REPEATED,
     },
     # depth: blocks run before the lens reads; lens: logit, tuned, bias or unigram.
     "surgery_lenses": {
@@ -161,7 +177,8 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "verdict": TEXT,
     },
     # One registered test of an agent, with what came of it. claim: the anomaly that it decides,
-    # such as "swapped 3 and 4"; rerun_of: the registration whose slot went to a placebo.
+    # such as "swapped 3 and 4"; label: the plan by name, with the plan that it is compared with
+    # where that is not the intact model; rerun_of: the registration whose slot went to a placebo.
     "surgery_tests": {
         "policy": TEXT,
         "number": INT,
@@ -169,6 +186,7 @@ SURGERY_TABLES: dict[str, dict[str, pa.DataType]] = {
         "hypothesis": TEXT,
         "text": TEXT,
         "claim": TEXT,
+        "label": TEXT,
         "plan": TEXT,
         "against": TEXT,
         "measure": TEXT,

@@ -6,6 +6,7 @@ from typing import Any
 
 from interpflow.config.layer_surgery import LayerSurgerySettings
 from interpflow.config.settings import Config
+from interpflow.tasks.nlp.judged_items import asks_free
 from interpflow.workflow.stage import (
     EMBEDDING_PACKAGES,
     FIGURE_PACKAGES,
@@ -24,6 +25,8 @@ LAYER_SURGERY_FIGURES = (
 )
 AGENT_FIGURE, JUDGING_FIGURE = "agent_ledger", "agent_judging"
 HERE = "results/layer_surgery"
+# What of the analysis every stage with estimates reads.
+TESTED = ("analysis.level", "analysis.n_permutations")
 
 
 def layer_surgery_stages(config: Config) -> list[Stage]:
@@ -34,6 +37,7 @@ def layer_surgery_stages(config: Config) -> list[Stage]:
     stages = _data_stages(config, study)
     for name in config.layer_surgery_models():
         stages += _model_stages(config, study, name)
+        stages += _free_stages(config, name)
         stages += _agent_stages(config, study, name)
     return [
         *stages,
@@ -49,6 +53,11 @@ def layer_surgery_stages(config: Config) -> list[Stage]:
 def writes_items(config: Config) -> bool:
     """Whether the role generator writes items of tasks."""
     return config.layer_surgery is not None and config.layer_surgery.tasks.written is not None
+
+
+def judges_free(config: Config) -> bool:
+    """Whether the role judge is asked about answers that no rule scores."""
+    return config.layer_surgery is not None and asks_free(config.layer_surgery.tasks)
 
 
 def has_agent(config: Config) -> bool:
@@ -71,7 +80,13 @@ def layer_surgery_figures(config: Config) -> tuple[str, ...]:
 
 
 def _parts(study: LayerSurgerySettings, *names: str) -> dict[str, Any]:
-    return {name: getattr(study, name).model_dump() for name in names}
+    """Sections of the settings: whole ones, or of "section.key" these keys."""
+    found: dict[str, Any] = {}
+    for name in names:
+        section, _, key = name.partition(".")
+        values = getattr(study, section).model_dump()
+        found.setdefault(section, {}).update({key: values[key]} if key else values)
+    return found
 
 
 def _data_stages(config: Config, study: LayerSurgerySettings) -> list[Stage]:
@@ -117,7 +132,7 @@ def _model_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
             rule="layer_surgery_intact",
             script="layer_surgery_intact.py",
             outputs=(f"{here}/intact.parquet", f"{here}/gates.json"),
-            spec=spec("tasks", "texts", "analysis"),
+            spec=spec("tasks", "texts.max_tokens", "analysis.level"),
             packages=MODEL_PACKAGES,
         ),
         Stage(
@@ -130,7 +145,7 @@ def _model_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 f"{here}/generations.parquet",
                 f"{here}/sweep.json",
             ),
-            spec=spec("plans", "measures", "texts"),
+            spec=spec("plans", "measures", "texts.max_tokens"),
             packages=MODEL_PACKAGES,
         ),
         Stage(
@@ -144,21 +159,21 @@ def _model_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 f"{here}/lens_estimates.parquet",
                 f"{here}/lenses.json",
             ),
-            spec=spec("lenses", "tasks", "texts", "analysis"),
+            spec=spec("lenses", "texts.max_tokens", *TESTED),
             packages=MODEL_PACKAGES,
         ),
         Stage(
             rule="layer_surgery_search",
             script="layer_surgery_search.py",
             outputs=(f"{here}/sets.parquet", f"{here}/set_estimates.parquet"),
-            spec=spec("search", "measures", "texts", "analysis"),
+            spec=spec("search", "measures.top_tokens", "texts.max_tokens", *TESTED),
             packages=MODEL_PACKAGES,
         ),
         Stage(
             rule="layer_surgery_effects",
             script="layer_surgery_effects.py",
             outputs=(f"{here}/effects.parquet", f"{here}/effects.json"),
-            spec=spec("analysis", "plans", runs=False),
+            spec=spec("analysis", runs=False),
         ),
         Stage(
             rule="layer_surgery_figures",
@@ -172,6 +187,24 @@ def _model_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
     ]
 
 
+def _free_stages(config: Config, name: str) -> list[Stage]:
+    if not judges_free(config):
+        return []
+    here = f"{HERE}/{name}"
+    return [
+        Stage(
+            rule="layer_surgery_free",
+            script="layer_surgery_free.py",
+            outputs=(f"{here}/free_answers.parquet", f"{here}/free_answers.json"),
+            spec={
+                "model": name,
+                "seed": config.seed,
+                "judge": [player(config, judge) for judge in config.llm.roles.judge],
+            },
+        )
+    ]
+
+
 def _agent_stages(config: Config, study: LayerSurgerySettings, name: str) -> list[Stage]:
     if study.agent is None:
         return []
@@ -182,6 +215,7 @@ def _agent_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
         "source": config.models[name].model_dump(),
         "agent": player(config, config.llm.roles.agent),
     }
+    read = ("measures.top_tokens", "measures.max_new_tokens", "texts.max_tokens")
     stages = [
         Stage(
             rule="layer_surgery_agent",
@@ -191,7 +225,7 @@ def _agent_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 f"{here}/agent_report.json",
                 f"{here}/agent_transcript.jsonl",
             ),
-            spec={**common, "settings": _parts(study, "agent", "measures", "texts")},
+            spec={**common, "settings": _parts(study, "agent", *read)},
             packages=MODEL_PACKAGES,
         )
     ]
@@ -207,7 +241,7 @@ def _agent_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 ),
                 spec={
                     **common,
-                    "settings": _parts(study, "agent", "judging", "measures", "texts", "analysis"),
+                    "settings": _parts(study, "agent", "judging", *TESTED),
                 },
                 packages=MODEL_PACKAGES,
             )

@@ -25,6 +25,7 @@ ASKING_RULES = frozenset(
         "robustness_meanings",
         "robustness_judging",
         "layer_surgery_writing",
+        "layer_surgery_free",
         "layer_surgery_agent",
         "layer_surgery_judging",
     }

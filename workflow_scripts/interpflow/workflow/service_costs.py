@@ -9,11 +9,12 @@ from interpflow.config.settings import Config
 from interpflow.llm.bought.store_reading import store_contents
 from interpflow.llm.preflight import SERVICES
 from interpflow.llm.roles import players, uses
+from interpflow.plans.families import generating_plans, sweep_plans
 from interpflow.studies.counting.written_asks import membership_ask
 from interpflow.studies.counting.written_lists import planned_asks
 from interpflow.studies.counting.written_state import written_state
 from interpflow.studies.counting.written_validation import gold_questions
-from interpflow.studies.layer_surgery.data.judging import item_ask
+from interpflow.studies.layer_surgery.data.judging import answer_ask, item_ask
 from interpflow.studies.layer_surgery.data.writing import OVERSAMPLE, round_asks
 from interpflow.studies.robustness.answers.judging import Judged, comparison_ask
 from interpflow.studies.robustness.answers.semantics import Comparison
@@ -24,6 +25,9 @@ from interpflow.tasks.counting.lexicon import load_lexicon
 from interpflow.tasks.counting.prompts import load_templates
 from interpflow.tasks.counting.setup import factorial_design
 from interpflow.tasks.nlp.items import TaskItem
+from interpflow.tasks.nlp.judged_items import asks_free, needs_judge
+from interpflow.tasks.nlp.task_files import load_task_files
+from interpflow.workflow.costs import model_shape
 from interpflow.workflow.planned_calls import CHARACTERS_PER_TOKEN, PlannedCalls, planned
 
 LONGEST_ITEM = 200  # characters of a prompt, and of a task's description
@@ -119,6 +123,7 @@ def _surgery_calls(config: Config) -> list[PlannedCalls]:
         for judge in players(config, "judge"):
             one = planned(config, judge, "", [item_ask(0, longest, "x" * LONGEST_ITEM)])
             calls.append(one.times(n_items, "verdicts on items"))
+    calls += _free_calls(config)
     agent = study.agent
     for player in players(config, "agent") if agent else ():
         if agent is None or player.settings.provider == "offline":
@@ -137,6 +142,33 @@ def _surgery_calls(config: Config) -> list[PlannedCalls]:
             n_runs = (1 + len(judging.plants) * judging.places) * judging.seeds * n_models
             calls.append(run.times(n_runs, "the agent on planted models"))
     return calls
+
+
+def _free_calls(config: Config) -> list[PlannedCalls]:
+    """Free answers, at most: those of the gate, and those generated under plans of each model."""
+    study = config.layer_surgery
+    if study is None or not asks_free(study.tasks):
+        return []
+    loaded = load_task_files(study.tasks.files)
+    judged = [item for item in loaded.items if needs_judge(item, loaded.questions)]
+    n_tasks, n_free = len({item.task for item in judged}), sum(x.scorer == "free" for x in judged)
+    n_answers = 0
+    for name in config.layer_surgery_models():
+        shape = model_shape(config, name)
+        plans = sweep_plans(
+            study.plans.model_copy(update={"random_orders": 0, "controls": 0}), shape.layers,
+            shape.heads, config.seed,
+        )  # fmt: skip
+        n_plans = len(generating_plans(plans, study.measures.generate))
+        n_answers += n_free + n_plans * n_tasks * study.measures.n_generated
+    longest = max(judged, key=lambda item: len(item.prompt))
+    answer = "x" * round(CHARACTERS_PER_TOKEN * study.measures.max_new_tokens)
+    questions = loaded.questions.get(longest.task, ())
+    ask = answer_ask(0, replace(longest, scorer="free"), answer, questions)
+    return [
+        planned(config, judge, "", [ask]).times(n_answers, "free answers")
+        for judge in players(config, "judge")
+    ]
 
 
 def print_calls(config: Config) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from interpflow.agent.actions import Action
+from interpflow.agent.actions import MOST_CLAIMS, Action
+from interpflow.agent.policies.sentences import sentence
 from interpflow.agent.session import View
 from interpflow.agent.transcript import Cost
 
@@ -58,29 +59,38 @@ class CoursePolicy:
 
 
 def closing_action(view: View) -> Action:
-    """The final report: every confirmed test of a hypothesis as a claim; stop after a report that
-    was refused."""
+    """The final report: what was noted of looking, and every confirmed test as a claim; stop after
+    a report that was refused."""
     last = view.history[-1]
     if last.action.name == "report" and "error" in last.observation:
         return Action("stop", {"reason": "the report was refused"})
-    placebos = {
-        told["registration"]
+    placebos = {told["registration"]: told.get("rerun", "") for told in _told(view)}
+    predictions = {
+        found["id"]: found["prediction"]
         for exchange in view.history
-        for told in exchange.observation.get("closing", {}).get("placebos", ())
+        if (found := exchange.observation.get("registration"))
     }
-    claims = []
-    for result in _results(view):
-        if result.get("verdict") == "CONFIRMED" and result["registration"] not in placebos:
-            id = result["registration"]
-            claims.append(
-                {
-                    "text": f"{{{{{id}.plan}}}} changes the loss by "
-                    f"{{{{{id}.{next(iter(result['effects']))}}}}} as predicted.",
-                    "refs": [id],
-                    "strength": "confirmed",
-                }
-            )
-    return Action("report", {"claims": claims})
+    predictions |= {again: predictions[first] for first, again in placebos.items() if again}
+    claims = [
+        {
+            "text": sentence(result, predictions[result["registration"]]),
+            "refs": [result["registration"]],
+            "strength": "confirmed",
+        }
+        for result in _results(view)
+        if result.get("verdict") == "CONFIRMED" and result["registration"] not in placebos
+    ]
+    return Action("report", {"claims": (_observed(view) + claims)[:MOST_CLAIMS]})
+
+
+def _observed(view: View) -> list[dict[str, Any]]:
+    """Observations that were noted, as exploratory claims."""
+    return [
+        {"text": given["text"], "refs": given["refs"], "strength": "exploratory"}
+        for exchange in view.history
+        if exchange.action.name == "note" and "error" not in exchange.observation
+        and (given := exchange.action.arguments)["kind"] == "observation"
+    ]  # fmt: skip
 
 
 def _results(view: View) -> list[Mapping[str, Any]]:
@@ -89,7 +99,13 @@ def _results(view: View) -> list[Mapping[str, Any]]:
     for exchange in view.history:
         if exchange.action.name == "run" and "result" in exchange.observation:
             found.append(exchange.observation["result"])
-        for told in exchange.observation.get("closing", {}).get("placebos", ()):
-            if "result" in told:
-                found.append(told["result"])
-    return found
+    return found + [told["result"] for told in _told(view) if "result" in told]
+
+
+def _told(view: View) -> list[Mapping[str, Any]]:
+    """What the end of the work told of placebos."""
+    return [
+        told
+        for exchange in view.history
+        for told in exchange.observation.get("closing", {}).get("placebos", ())
+    ]

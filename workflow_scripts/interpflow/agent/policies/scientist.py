@@ -11,10 +11,23 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from interpflow.agent.actions import MOST_PLANS, Action
 from interpflow.agent.claims import METRIC, AnomalyClaim
+from interpflow.agent.policies.looking import (
+    LEVEL_SHARE,
+    MOST_CERTAIN,
+    Plan,
+    Seen,
+    Steps,
+    explored,
+    key,
+    skip,
+    swap,
+)
+from interpflow.agent.policies.needs import decide_needs
 from interpflow.agent.policies.policy import Course, CoursePolicy
 from interpflow.agent.policies.steps import decide_claim
 from interpflow.agent.session import View
@@ -24,24 +37,8 @@ FACTORS = (0.5, 2.0)
 REFINED = (0.5, 2**-0.5, 2**0.5, 2.0)  # of the better of the two
 # A hypothesis whose test is less likely to confirm it is not worth its level.
 MIN_PROBABILITY = 0.2
-MOST_CERTAIN = 0.97
-# Level that a test may have, as a share of alpha: what forecasts count with.
-LEVEL_SHARE = 0.1
 # Share of the turns that looking may take.
 LOOKING_SHARE = 0.4
-
-Plan = dict[str, Any]
-Steps = Generator[Action, Mapping[str, Any], None]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a plan did on the exploration pool: mean change of the loss, its spread, units."""
-
-    id: str
-    mean: float
-    sd: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -51,17 +48,20 @@ class Candidate:
     probability: float
 
 
-def scientist() -> CoursePolicy:
-    """The policy `offline`."""
-    return CoursePolicy("offline", _course)
+def scientist(*, anomalies_only: bool = False) -> CoursePolicy:
+    """The policy `offline`. anomalies_only: it stops after its hunt for anomalies, which is what
+    policies are judged by."""
+    return CoursePolicy("offline", partial(_course, anomalies_only=anomalies_only))
 
 
-def _course(view: View) -> Course:
+def _course(view: View, *, anomalies_only: bool) -> Course:
     looked: dict[str, Seen] = {}
     yield from _look(view, looked)
     for candidate in _no_ops(view, looked):
         yield from decide_claim(view, candidate.claim, candidate.probability, larger=True)
     yield from _repairs(view, looked)
+    if not anomalies_only:
+        yield from decide_needs(view, looked)
 
 
 def _look(view: View, looked: dict[str, Seen]) -> Steps:
@@ -75,22 +75,20 @@ def _look(view: View, looked: dict[str, Seen]) -> Steps:
         ranges.sort(key=lambda span: _damage(looked, span))
         split, ranges = ranges[: MOST_PLANS // 2], ranges[MOST_PLANS // 2 :]
         halves = [half for span in split for half in _halves(span)]
-        affordable = yield from _explored(view, [_skip(half) for half in halves], looked)
+        affordable = yield from explored([skip(half) for half in halves], looked)
         turns -= 1
-        seen = [half for half in halves if _key(_skip(half)) in looked]
+        seen = [half for half in halves if key(skip(half)) in looked]
         ranges += [half for half in seen if half[1] - half[0] > 1]
         blocks += [half[0] for half in seen if half[1] - half[0] == 1]
         if not affordable:
             break
     if n_layers == 1:
-        yield from _explored(view, [_skip((0, 1))], looked)
+        yield from explored([skip((0, 1))], looked)
     blocks.sort()
-    plans = [_swap(b) for b in range(n_layers - 1) if b in blocks or b + 1 in blocks]
+    plans = [swap(b) for b in range(n_layers - 1) if b in blocks or b + 1 in blocks]
     plans += [_scale(block, factor) for block in blocks for factor in FACTORS]
     for start in range(0, len(plans), MOST_PLANS):
-        if turns <= 0 or not (
-            yield from _explored(view, plans[start : start + MOST_PLANS], looked)
-        ):
+        if turns <= 0 or not (yield from explored(plans[start : start + MOST_PLANS], looked)):
             return
         turns -= 1
     least = view.settings.smallest_effect
@@ -101,22 +99,7 @@ def _look(view: View, looked: dict[str, Seen]) -> Steps:
             finer += [_scale(block, best * factor) for factor in REFINED]
     finer.sort(key=lambda plan: _mean(looked, _scale(plan["block"], FACTORS[plan["factor"] > 1])))
     if finer and turns > 0:
-        yield from _explored(view, finer[:MOST_PLANS], looked)
-
-
-def _explored(
-    view: View, plans: Sequence[Plan], looked: dict[str, Seen]
-) -> Generator[Action, Mapping[str, Any], bool]:
-    """Explore plans; False where not all could be afforded. Then as many of the first are."""
-    found = yield Action("explore", {"plans": list(plans), "measure": "text"})
-    if found.get("where") == "budget" and len(plans) > 1:
-        yield from _explored(view, plans[: len(plans) // 2], looked)
-        return False
-    for plan, result in zip(plans, found.get("results", ()), strict=False):
-        effect = result["effects"][METRIC]
-        if effect["estimate"] is not None and effect["sd"] is not None:
-            looked[_key(plan)] = Seen(result["id"], effect["estimate"], effect["sd"], effect["n"])
-    return "results" in found
+        yield from explored(finer[:MOST_PLANS], looked)
 
 
 def _no_ops(view: View, looked: Mapping[str, Seen]) -> list[Candidate]:
@@ -145,7 +128,7 @@ def _improvements(view: View, looked: Mapping[str, Seen]) -> list[Candidate]:
     claims += [AnomalyClaim("swapped", (b, b + 1)) for b in range(n_layers - 1)]
     for block in range(n_layers):
         tried = [f * more for f in FACTORS for more in (1.0, *REFINED)]
-        known = [factor for factor in tried if _key(_scale(block, factor)) in looked]
+        known = [factor for factor in tried if key(_scale(block, factor)) in looked]
         if known:
             best = min(known, key=lambda factor, at=block: _mean(looked, _scale(at, factor)))
             claims.append(AnomalyClaim("scaled", (block,), _rounded(best)))
@@ -158,7 +141,7 @@ def _candidates(
     """Claims that a test has a fair chance to confirm, by what was seen."""
     found = []
     for claim in claims:
-        seen = looked.get(_key(claim.plan))
+        seen = looked.get(key(claim.plan))
         if seen is not None:
             probability = _forecast(view, claim, seen)
             if probability >= MIN_PROBABILITY:
@@ -222,21 +205,13 @@ def _halves(span: tuple[int, int]) -> list[tuple[int, int]]:
 
 def _damage(looked: Mapping[str, Seen], span: tuple[int, int]) -> float:
     """Loss per block left out: ranges that cost least are looked into first."""
-    seen = looked.get(_key(_skip(span)))
+    seen = looked.get(key(skip(span)))
     return (seen.mean if seen else 0.0) / (span[1] - span[0])
 
 
 def _mean(looked: Mapping[str, Seen], plan: Plan) -> float:
-    seen = looked.get(_key(plan))
+    seen = looked.get(key(plan))
     return math.inf if seen is None else seen.mean
-
-
-def _skip(span: tuple[int, int]) -> Plan:
-    return {"kind": "skip", "blocks": list(range(*span))}
-
-
-def _swap(block: int) -> Plan:
-    return {"kind": "swap", "block": block, "with_block": block + 1}
 
 
 def _scale(block: int, factor: float) -> Plan:
@@ -245,7 +220,3 @@ def _scale(block: int, factor: float) -> Plan:
 
 def _rounded(factor: float) -> float:
     return float(f"{factor:.4g}")
-
-
-def _key(plan: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={plan[name]}" for name in sorted(plan))

@@ -1,4 +1,4 @@
-"""Steps that courses share: a claim as hypothesis, registered and run."""
+"""Steps that courses share: a hypothesis entered, its test registered and run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from interpflow.agent.actions import Action
-from interpflow.agent.claims import METRIC, AnomalyClaim
+from interpflow.agent.claims import MEASURE, METRIC, AnomalyClaim
 from interpflow.agent.session import View
 
 _TEXTS = {
@@ -26,25 +26,37 @@ def decide_claim(
     nothing where that is too few too.
     """
     text = _TEXTS[claim.kind].format(*claim.blocks, factor=claim.factor or 1.0)
-    entered = yield Action(
-        "hypothesize",
-        {"text": text, "scope": "neutral text", "probability": probability,
-         "claim": claim.to_dict()},
-    )  # fmt: skip
+    return (
+        yield from decide(
+            {"text": text, "scope": "neutral text", "claim": claim.to_dict()},
+            {
+                "plan": claim.plan,
+                "measure": MEASURE,
+                "metric": METRIC,
+                "prediction": claim.prediction(view.settings.smallest_effect),
+                "n": view.settings.n_units,
+            },
+            probability,
+            larger=larger,
+        )
+    )
+
+
+def decide(
+    hypothesis: Mapping[str, Any], test: Mapping[str, Any], probability: float, *,
+    larger: bool = False,
+) -> Generator[Action, Mapping[str, Any], str]:  # fmt: skip
+    """Hypothesize, preregister and run; the verdict, "" where something of it was refused.
+
+    hypothesis, test: arguments of the actions hypothesize and preregister; larger: see above.
+    """
+    entered = yield Action("hypothesize", {**hypothesis, "probability": probability})
     if "hypothesis" not in entered:
         return ""
-    arguments = {
-        "hypothesis": entered["hypothesis"]["id"],
-        "plan": claim.plan,
-        "measure": "text",
-        "metric": METRIC,
-        "prediction": claim.prediction(view.settings.smallest_effect),
-        "probability": probability,
-        "n": view.settings.n_units,
-    }
+    arguments = {**test, "hypothesis": entered["hypothesis"]["id"], "probability": probability}
     registered = yield Action("preregister", arguments)
     if larger and "power" in registered.get("where", ""):
-        registered = yield Action("preregister", {**arguments, "n": 2 * view.settings.n_units})
+        registered = yield Action("preregister", {**arguments, "n": 2 * arguments["n"]})
     if "registration" not in registered:
         return ""
     done = yield Action("run", {"registration": registered["registration"]["id"]})

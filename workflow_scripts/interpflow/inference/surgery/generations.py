@@ -59,6 +59,31 @@ def measure_generations(
     return found
 
 
+def intact_texts(
+    model: Model,
+    rows: Sequence[ScoredRow],
+    max_new_tokens: Sequence[int],
+    *,
+    tokens_per_batch: int = TOKENS_PER_PASS,
+) -> list[str]:
+    """The greedy text of the intact model after each item's prompt, of at most `max_new_tokens[i]`
+    tokens, of fewer where the context ends; an end token ends it."""
+    plan = LayerPlan.of(range(model.n_layers))
+    ends = end_tokens(model.module, model.tokenizer)
+    found: dict[int, str] = {}
+    by_length: dict[int, list[int]] = {}
+    for number, (row, wanted) in enumerate(zip(rows, max_new_tokens, strict=True)):
+        room = model.max_length - row.prompt + 1 if model.max_length else wanted
+        by_length.setdefault(min(wanted, room), []).append(number)
+    for length, numbers in sorted(by_length.items()):
+        prompts = [rows[number].tokens[: rows[number].prompt] for number in numbers]
+        written = generate_with_plan(
+            model, plan, prompts, max_new_tokens=length, ends=ends, tokens_per_pass=tokens_per_batch
+        )
+        found.update(zip(numbers, map(model.tokenizer.decode, written)))
+    return [found[number] for number in range(len(rows))]
+
+
 def fits(model: Model, row: ScoredRow, max_new_tokens: int) -> bool:
     """Whether a generation of so many tokens fits into the model's context."""
     return not model.max_length or row.prompt + max_new_tokens - 1 <= model.max_length

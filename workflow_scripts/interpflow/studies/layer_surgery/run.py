@@ -1,4 +1,4 @@
-"""The layer surgery study without Snakemake: the same stages, one after the other, in one process."""
+"""The layer surgery study without Snakemake: the same stages in one process."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from interpflow.studies.layer_surgery.checks import check_layer_surgery
 from interpflow.studies.layer_surgery.data.generation import generate_items
 from interpflow.studies.layer_surgery.data.writing import write_items
 from interpflow.studies.layer_surgery.effects.effects_stage import estimate_effects
+from interpflow.studies.layer_surgery.effects.free_answers_stage import judge_free_answers
 from interpflow.studies.layer_surgery.effects.search_stage import search_sets
 from interpflow.studies.layer_surgery.lenses.lens_stage import run_lenses
 from interpflow.studies.layer_surgery.summary import summarise
@@ -27,6 +28,7 @@ from interpflow.studies.layer_surgery.sweep.gate_stage import run_intact
 from interpflow.studies.layer_surgery.sweep.sweep_stage import run_sweep
 from interpflow.studies.models import manifest_path, write_manifest
 from interpflow.tables.documents import read_document
+from interpflow.tasks.nlp.judged_items import asks_free
 
 
 def run_layer_surgery(
@@ -50,6 +52,8 @@ def run_layer_surgery(
         "sets": "sets.parquet", "set_estimates": "set_estimates.parquet",
         "effects": "effects.json",
     }  # fmt: skip
+    if asks_free(study.tasks):
+        files["free"] = "free_answers.json"
     if study.agent is not None:
         files["agents"] = "agent_report.json"
         if study.judging.plants:
@@ -85,7 +89,10 @@ def _make_data(settings: Config, study: LayerSurgerySettings, here: Path) -> dic
     if study.tasks.written is not None:
         written = here / "written.parquet"
         write_items(settings, written_path=written)
-    data: dict[str, Any] = {"items_path": here / "items.parquet", "texts_path": here / "texts.parquet"}
+    data: dict[str, Any] = {
+        "items_path": here / "items.parquet",
+        "texts_path": here / "texts.parquet",
+    }
     generate_items(
         study, settings.seed, written_path=written, **data, document_path=here / "data.json"
     )
@@ -109,7 +116,7 @@ def _run_model(
     }
     run_sweep(name, model, study, seed, **stored, **swept, document_path=mine / "sweep.json")
     run_lenses(
-        name, model, study, seed, **given, **machine, lens_path=mine / "tuned_lens.safetensors",
+        name, model, study, seed, **gated, **machine, lens_path=mine / "tuned_lens.safetensors",
         lenses_path=mine / "lenses.parquet", exits_path=mine / "exits.parquet",
         trajectories_path=mine / "trajectories.parquet",
         estimates_path=mine / "lens_estimates.parquet", document_path=mine / "lenses.json",
@@ -118,8 +125,21 @@ def _run_model(
         name, model, study, seed, **stored, sets_path=mine / "sets.parquet",
         estimates_path=mine / "set_estimates.parquet",
     )  # fmt: skip
+    judged: dict[str, Any] = {}
+    if asks_free(study.tasks):
+        judged = {
+            "free_path": mine / "free_answers.parquet",
+            "free_document_path": mine / "free_answers.json",
+        }
+        judge_free_answers(
+            settings, name, items_path=data["items_path"],
+            data_path=data["items_path"].with_name("data.json"),
+            intact_path=given["intact_path"], gates_path=gated["gates_path"],
+            generations_path=swept["generations_path"], free_path=judged["free_path"],
+            document_path=judged["free_document_path"],
+        )  # fmt: skip
     estimate_effects(
-        name, study, seed, **given, **swept, exits_path=mine / "exits.parquet",
+        name, study, seed, **given, **swept, **judged, exits_path=mine / "exits.parquet",
         lens_estimates_path=mine / "lens_estimates.parquet",
         estimates_path=mine / "effects.parquet", document_path=mine / "effects.json",
     )  # fmt: skip

@@ -49,6 +49,7 @@ def _model(inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
         "sweep": document("sweeps", "layer_surgery_sweep"),
         "lenses": document("lenses", "surgery_lenses"),
         "sets": read_rows(inputs["sets"][number], "surgery_sets"),
+        "free": document("free", "layer_surgery_free_answers"),
         "effects": document("effects", "layer_surgery_effects"),
         "agent": document("agents", "agent_report"),
         "judging": document("judging", "agent_judging"),

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from interpflow import agent as agent_room
 from interpflow.agent.conduct import run_agent
 from interpflow.agent.policies.language_model import LanguageModelPolicy
 from interpflow.agent.policies.policy import Policy
@@ -16,7 +17,7 @@ from interpflow.config.identity import content_hash, derived_seed
 from interpflow.config.layer_surgery import LayerSurgerySettings
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
-from interpflow.inference.surgery.code_version import measuring_code
+from interpflow.inference.surgery.code_version import measuring_code, source_digest
 from interpflow.studies.layer_surgery.agent.laboratory_agent import StoreLaboratory
 from interpflow.studies.layer_surgery.sweep.gate_document import read_gates
 from interpflow.studies.layer_surgery.sweep.laboratory import open_laboratory
@@ -29,6 +30,12 @@ logger = logging.getLogger("layer_surgery.agent")
 
 # Where agents work, in the store of runs.
 AGENTS = "agents"
+# Settings that an agent's work depends on.
+READ_SETTINGS: dict[str, Any] = {
+    "agent": True,
+    "texts": {"max_tokens"},
+    "measures": {"top_tokens", "max_new_tokens"},
+}
 
 
 def run_agent_stage(
@@ -69,13 +76,13 @@ def run_agent_stage(
     role, own_seed = config.llm.roles.agent, derived_seed(seed, name, "agent")
     spec: dict[str, Any] = {
         "model": laboratory.identity,
-        "settings": settings.model_dump(mode="json", include={"agent", "texts", "measures"}),
+        "settings": settings.model_dump(mode="json", include=READ_SETTINGS),
         "role": role.model_dump(mode="json"),
         "items": [row["example_id"] for row in intact],
         "texts": sorted(laboratory.texts),
         "description": seen.describe(),
         "seed": own_seed,
-        "code": measuring_code(),
+        "code": [measuring_code(), _agent_code()],
     }
     directory = Path(store_path) / AGENTS / content_hash(spec)
     if (directory / TRANSCRIPT).is_file():
@@ -86,6 +93,11 @@ def run_agent_stage(
     write_document(report_path, "agent_report", {"model": name, **outcome.document}, provenance)
     with atomic_path(transcript_path) as temporary:
         temporary.write_bytes((directory / TRANSCRIPT).read_bytes())
+
+
+def _agent_code() -> str:
+    """Digest of what an agent is: a transcript goes on only under the rules that it began with."""
+    return source_digest(sorted(Path(str(agent_room.__file__)).parent.rglob("*.py")))
 
 
 def policy_of(config: Config) -> Policy:

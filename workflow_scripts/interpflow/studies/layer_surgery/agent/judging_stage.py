@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,10 @@ def policies_of(
 ) -> Mapping[str, Callable[[], Policy]]:
     """Who is judged, by name. Raises UserError for a language model that is none."""
     known: dict[str, Callable[[], Policy]] = {
-        "offline": scientist, "random": random_policy, "fixed_sweep": fixed_sweep
-    }  # fmt: skip
+        "offline": partial(scientist, anomalies_only=True),
+        "random": random_policy,
+        "fixed_sweep": fixed_sweep,
+    }
     found = {name: known[name] for name in settings.judging.policies}
     if settings.judging.with_agent:
         role = config.llm.roles.agent

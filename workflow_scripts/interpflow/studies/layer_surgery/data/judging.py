@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from interpflow.config.settings import Config
 from interpflow.llm.answers import Answer
 from interpflow.llm.asking import answer
 from interpflow.llm.asks import Ask, Turn
 from interpflow.tasks.nlp.items import TaskItem
-from interpflow.tasks.nlp.scorers import read_answer
+from interpflow.tasks.nlp.scorers import is_correct, read_answer, stated_part
 from interpflow.tasks.nlp.writing import ITEM_VERDICTS, ItemVerdict, verdict_question
 
 VERDICT_TOKENS = 64
@@ -89,8 +90,19 @@ def answer_ask(number: int, item: TaskItem, text: str, questions: Sequence[str] 
         turns=(Turn("user", question),),
         choices=ITEM_VERDICTS,
         max_tokens=VERDICT_TOKENS,
-        item={"task": "compare_answer", "answer": stated, "gold": item.answer.strip()},
+        item={
+            "task": "compare_answer",
+            "answer": _compared(item, stated),
+            "gold": item.answer.strip(),
+        },
     )
+
+
+def _compared(item: TaskItem, stated: str) -> str:
+    """What the rule judge compares with the reference answer: that answer, where the continuation
+    begins with an accepted one, else its first sentence."""
+    by_words = replace(item, scorer="set")
+    return item.answer.strip() if is_correct(by_words, stated) else stated_part(by_words, stated)
 
 
 def _votes(config: Config, asks: Sequence[Ask], purpose: str) -> list[ItemVerdict]:

@@ -13,7 +13,11 @@ from interpflow.studies.layer_surgery.effects.claim_list import CLAIMS_FILE, rea
 from interpflow.studies.layer_surgery.effects.claims import claim_rows, decide_claims
 from interpflow.studies.layer_surgery.effects.endpoints import ENDPOINTS, endpoint_rows
 from interpflow.studies.layer_surgery.effects.estimate_rows import Analyst, Row
-from interpflow.studies.layer_surgery.effects.outcomes import Outcomes, read_outcomes
+from interpflow.studies.layer_surgery.effects.outcomes import (
+    FREE_DOCUMENT,
+    Outcomes,
+    read_outcomes,
+)
 from interpflow.studies.layer_surgery.effects.text_effects import (
     band_rows,
     control_rows,
@@ -21,7 +25,7 @@ from interpflow.studies.layer_surgery.effects.text_effects import (
     order_rows,
     text_rows,
 )
-from interpflow.tables.documents import write_document
+from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
 
@@ -46,18 +50,23 @@ def estimate_effects(
     lens_estimates_path: Path | str,
     estimates_path: Path | str,
     document_path: Path | str,
+    free_path: Path | str | None = None,
+    free_document_path: Path | str | None = None,
     claims_path: Path | str = CLAIMS_FILE,
     provenance: Provenance | None = None,
 ) -> None:
     """Write the table `estimates` and the document of one model, from the confirm split alone.
 
+    free_path, free_document_path: what judges made of free answers, and of the tasks whose
+    difficulty they decide; a task below the floor is left out.
     Raises UserError for claims that cannot be read and tables that are missing or damaged.
     """
     claims = read_claims(claims_path)
+    left_out = _left_out(free_document_path)
     outcomes = read_outcomes(
         items_path=items_path, texts_path=texts_path, plans_path=plans_path,
         intact_path=intact_path, answers_path=answers_path, losses_path=losses_path,
-        generations_path=generations_path,
+        generations_path=generations_path, free_path=free_path, left_out=left_out,
     )  # fmt: skip
     exits = read_rows(exits_path, "surgery_exits")
     analyst = Analyst(name, settings.analysis, seed)
@@ -82,12 +91,21 @@ def estimate_effects(
     document = {
         "model": name,
         "n": _counts(outcomes),
+        "left_out": left_out,
         "smallest_effect": settings.analysis.smallest_effect,
         ENDPOINTS: endpoints,
         "claims": [one.to_document() for one in decided],
         "claim_verdicts": dict(Counter(one.verdict for one in decided)),
     }
     write_document(document_path, DOCUMENT, document, provenance)
+
+
+def _left_out(path: Path | str | None) -> dict[str, str]:
+    """Tasks that judges found the intact model not to solve, and why."""
+    if path is None:
+        return {}
+    tasks = read_document(path, FREE_DOCUMENT)["tasks"]
+    return {task: found["reason"] for task, found in tasks.items() if not found["analysed"]}
 
 
 def _counts(outcomes: Outcomes) -> dict[str, Any]:

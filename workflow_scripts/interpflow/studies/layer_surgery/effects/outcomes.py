@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from interpflow.tables.parquet import read_rows
 FloatArray = NDArray[np.float64]
 Row = dict[str, Any]
 SPLIT = "confirm"
+# Answers that judges decided: those that the gate reads, and those generated under plans.
+FREE_DOCUMENT = "layer_surgery_free_answers"
+GATE, SWEEP = "gate", "sweep"
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,18 @@ def read_outcomes(
     answers_path: Path | str,
     losses_path: Path | str,
     generations_path: Path | str,
+    free_path: Path | str | None = None,
+    left_out: Collection[str] = (),
 ) -> Outcomes:
-    """Read the tables and keep the confirm split of items and documents."""
+    """Read the tables and keep the confirm split of items and documents.
+
+    free_path: verdicts of judges on generations, which count where there is one. left_out: tasks
+    that are not analysed.
+    """
     items = {
         row["example_id"]: row
         for row in read_rows(items_path, "surgery_items")
-        if row["split"] == SPLIT
+        if row["split"] == SPLIT and row["task"] not in left_out
     }
     documents = {
         row["document_id"]
@@ -122,6 +131,7 @@ def read_outcomes(
         if row["split"] == SPLIT and row["use"] == "measure"
     }
     intact = {row["example_id"]: row for row in read_rows(intact_path, "surgery_intact")}
+    verdicts = {} if free_path is None else _verdicts(read_rows(free_path, "surgery_free_answers"))
     by_task: dict[str, list[Row]] = {}
     for row in read_rows(answers_path, "surgery_answers"):
         item = items.get(row["example_id"])
@@ -132,12 +142,32 @@ def read_outcomes(
         losses=_losses(read_rows(losses_path, "surgery_text_losses"), documents),
         tasks={task: _answers(task, by_task[task], items, intact) for task in sorted(by_task)},
         generations=tuple(
-            row
+            {**row, "correct": _correct(row, verdicts)}
             for row in read_rows(generations_path, "surgery_generations")
             if row["example_id"] in items
         ),
         items=items,
     )
+
+
+def _verdicts(rows: Sequence[Row]) -> dict[tuple[str, str], bool | None]:
+    """By plan and item, what judges made of generations; null where they could not tell."""
+    return {
+        (row["plan"], row["example_id"]): row["correct"] for row in rows if row["stage"] == SWEEP
+    }
+
+
+def _correct(row: Row, verdicts: Mapping[tuple[str, str], bool | None]) -> bool | None:
+    """The judges' verdict on a generation, else that of the task's scorer.
+
+    What judges could not tell and no scorer decides is not right: left out, the garbled texts of a
+    damaged model would flatter it.
+    """
+    key = (row["plan"], row["example_id"])
+    if key not in verdicts:
+        return row["correct"]
+    verdict = verdicts[key]
+    return bool(row["correct"]) if verdict is None else verdict
 
 
 def _label(row: Row, family: str) -> str:

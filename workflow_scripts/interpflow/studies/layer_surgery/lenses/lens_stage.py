@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from interpflow.config.identity import derived_seed
@@ -42,6 +40,7 @@ from interpflow.studies.layer_surgery.lenses.lens_estimates import (
 )
 from interpflow.studies.layer_surgery.lenses.lens_texts import LensTexts, lens_texts
 from interpflow.studies.layer_surgery.lenses.trajectories import shown_prompts, trajectory_rows
+from interpflow.studies.layer_surgery.sweep.gate_document import analysed_tasks, read_gates
 from interpflow.tables.documents import write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
@@ -63,6 +62,7 @@ def run_lenses(
     items_path: Path | str,
     texts_path: Path | str,
     intact_path: Path | str,
+    gates_path: Path | str,
     device: str = "cpu",
     tokens_per_batch: int = 8192,
     lens_path: Path | str,
@@ -113,7 +113,7 @@ def run_lenses(
         model, two, scored, [row.tokens[: row.prompt] for row in rows],
         exit_kl=settings.lenses.exit_kl, tokens_per_batch=tokens_per_batch,
     )  # fmt: skip
-    tasks = analysed_tasks(intact, settings.tasks.min_accuracy)
+    tasks = analysed_tasks(read_gates(gates_path))
     answered = {row["example_id"] for row in intact if row["answered"]}
     shown = shown_prompts(settings.lenses.trajectories, items, answered, tasks, documents)
     analyst = LensAnalyst(name, settings.analysis, seed)
@@ -164,20 +164,6 @@ def _trained(
             )
             for lens, kind in KINDS.items()
         }  # fmt: skip
-
-
-def analysed_tasks(intact: Sequence[Mapping[str, Any]], min_accuracy: float) -> list[str]:
-    """Tasks that the intact model solves often enough, by items of discover and develop alone, so
-    that those of confirm decide nothing; all items of a task that has none of these."""
-    right: dict[str, list[bool]] = defaultdict(list)
-    spare: dict[str, list[bool]] = defaultdict(list)
-    for row in intact:
-        if not row["unscored"]:
-            chosen = spare if row["split"] == "confirm" else right
-            chosen[row["task"]].append(bool(row["answered"]))
-    return sorted(
-        task for task in {*right, *spare} if np.mean(right.get(task) or spare[task]) >= min_accuracy
-    )
 
 
 def _unigram(model: Model, pool: StatePool) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,35 @@ from interpflow.config.layer_surgery import LayerSurgerySettings
 from interpflow.config.model import ModelSettings
 from interpflow.engine import load
 from interpflow.engine.layers.plan_gates import check_plan_execution
+from interpflow.engine.model import Model
 from interpflow.errors import UserError
 from interpflow.inference.batching import Progress
 from interpflow.inference.surgery.answers import measure_answers
+from interpflow.inference.surgery.generations import intact_texts
 from interpflow.inference.surgery.rows import Rows, answer_rows, text_rows
 from interpflow.models.named import load_named
+from interpflow.models.tokens import encode_all, special_prefix
 from interpflow.plans.layer_plan import LayerPlan
-from interpflow.studies.layer_surgery.sweep.gate_document import GATES_DOCUMENT, difficulty
+from interpflow.studies.layer_surgery.sweep.gate_document import (
+    ACCURACY,
+    GATES_DOCUMENT,
+    difficulty,
+)
 from interpflow.tables.documents import write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance
+from interpflow.tasks.nlp.items import TaskItem, items_of_rows
+from interpflow.tasks.nlp.scorers import is_correct
 
 Row = dict[str, Any]
 WRITTEN, IMPROBABLE = "written", "improbable"
 # Rows and tokens of neutral text on which it is proven that plans are run.
 GATE_ROWS, GATE_TOKENS = 3, 24
+# Tokens written beyond the longest accepted answer of a task: they show whether the answer ends
+# there. A free answer may be said in more words than the reference.
+EXTRA_TOKENS, EXTRA_FREE_TOKENS = 3, 24
+
+MEASURED = ("n_tokens", "log_prob", "rank", "answered", "generated", "correct")
 
 logger = logging.getLogger("layer_surgery.intact")
 
@@ -68,6 +82,9 @@ def run_intact(
     written = settings.tasks.written
     floor = None if written is None else written.min_log_prob
     by_id = {row["example_id"]: row for row in measured}
+    texts_of = _generated(model, items, rows, tokens_per_batch)
+    for row in measured:
+        row["generated"], row["correct"] = texts_of[row["example_id"]]
     intact = [
         _intact_row(item, by_id.get(item["example_id"]), rows.unscored, floor) for item in items
     ]
@@ -80,11 +97,43 @@ def run_intact(
         "model": name,
         "n_layers": model.n_layers,
         "n_heads": model.n_heads,
+        "accuracy": ACCURACY,
         "tasks": tasks,
         "documents": _text_counts(texts, documents),
         "gates": gates.to_rows(),
     }
     write_document(document_path, GATES_DOCUMENT, content, provenance)
+
+
+def _generated(
+    model: Model, items: list[Row], rows: Rows, tokens_per_batch: int
+) -> dict[str, tuple[str, bool | None]]:
+    """By item that has a score, what the intact model writes and whether that is right."""
+    named = zip((row["example_id"] for row in items), items_of_rows(items), strict=True)
+    scored = {name: item for name, item in named if name in rows.rows}
+    limits = _limits(model.tokenizer, list(scored.values()))
+    written = intact_texts(
+        model, [rows.rows[name] for name in scored],
+        [limits[item.task] for item in scored.values()], tokens_per_batch=tokens_per_batch,
+    )  # fmt: skip
+    return {
+        name: (text, is_correct(item, text))
+        for (name, item), text in zip(scored.items(), written, strict=True)
+    }
+
+
+def _limits(tokenizer: Any, items: Sequence[TaskItem]) -> dict[str, int]:
+    """Tokens to be written for each task."""
+    answers = {item.task: dict[str, None]() for item in items}
+    for item in items:
+        answers[item.task] |= dict.fromkeys((item.answer, *(f" {each}" for each in item.accepted)))
+    free = {item.task for item in items if item.scorer == "free"}
+    n_special = len(special_prefix(tokenizer))
+    return {
+        task: max(len(each.ids) for each in encode_all(tokenizer, list(found))) - n_special
+        + (EXTRA_FREE_TOKENS if task in free else EXTRA_TOKENS)
+        for task, found in answers.items()
+    }  # fmt: skip
 
 
 def _intact_row(
@@ -95,14 +144,18 @@ def _intact_row(
 ) -> Row:
     row = {column: item[column] for column in ("example_id", "family_id", "split", "task", "kind")}
     if measured is None:
-        nothing = dict.fromkeys(("n_tokens", "log_prob", "rank", "answered"))
-        return {**row, **nothing, "unscored": unscored[item["example_id"]]}
+        return {
+            **row,
+            **dict.fromkeys(MEASURED),
+            "generated": "",
+            "unscored": unscored[item["example_id"]],
+        }
     unlikely = (
         item["source"] == WRITTEN
         and min_log_prob is not None
         and measured["log_prob"] / measured["n_tokens"] < min_log_prob
     )
-    kept = {column: measured[column] for column in ("n_tokens", "log_prob", "rank", "answered")}
+    kept = {column: measured[column] for column in MEASURED}
     return {**row, **kept, "unscored": IMPROBABLE if unlikely else ""}
 
 

@@ -14,7 +14,7 @@ from interpflow.config.layer_surgery import LayerSurgerySettings
 from interpflow.config.model import ModelSettings
 from interpflow.experiments.spec import TABLES, Measure
 from interpflow.inference.surgery.generations import fits
-from interpflow.plans.families import INTACT, SweepPlan, sweep_plans
+from interpflow.plans.families import INTACT, SweepPlan, generating_plans, sweep_plans
 from interpflow.studies.layer_surgery.sweep.gate_document import analysed_tasks, read_gates
 from interpflow.studies.layer_surgery.sweep.laboratory import ModelLaboratory, open_laboratory
 from interpflow.tables.documents import write_document
@@ -24,7 +24,7 @@ from interpflow.tables.schemas import table_schema
 
 Row = dict[str, Any]
 SWEEP_DOCUMENT = "layer_surgery_sweep"
-STRUCTURED, ALL_PLANS = "structured", "all"
+STRUCTURED = "structured"
 
 logger = logging.getLogger("layer_surgery.sweep")
 
@@ -113,13 +113,6 @@ def measured_documents(laboratory: ModelLaboratory, split: str | None = None) ->
         and split in (None, text["split"])
         and name in laboratory.text_rows.rows
     )
-
-
-def generating_plans(structured: Sequence[SweepPlan], chosen: Sequence[str]) -> list[SweepPlan]:
-    """The plans under which text is generated: "intact", "all", or families of plans."""
-    if ALL_PLANS in chosen:
-        return list(structured)
-    return [plan for plan in structured if set(plan.families) & set(chosen)]
 
 
 def generated_items(laboratory: ModelLaboratory, scored: Sequence[Mapping[str, Any]]) -> list[str]:
