@@ -46,7 +46,12 @@ def test_small_losses_have_their_own_ticks() -> None:
     ]
     assert {"0.1", "0.3", "1"} <= texts(retention_chart("m", effects))
     readings = [
-        {"lens": "logit", "depth": depth, "document_id": f"d{document}", "kl": 3.0 - depth + document / 99}
+        {
+            "lens": "logit",
+            "depth": depth,
+            "document_id": f"d{document}",
+            "kl": 3.0 - depth + document / 99,
+        }
         for depth in range(4)
         for document in range(9)
     ]
