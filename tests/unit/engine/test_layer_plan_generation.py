@@ -89,9 +89,9 @@ def test_what_cannot_be_generated_is_named() -> None:
         generate_with_plan(model, plan, prompts(), max_new_tokens=57)
     with pytest.raises(UserError, match="no block 3"):
         generate_with_plan(model, LayerPlan.of([3]), prompts(), max_new_tokens=1)
-    # A document has to last for the text that is still to be written.
-    with pytest.raises(UserError, match="row of 16 tokens"):
-        generate_with_plan(
-            model, LayerPlan.parse("0~resample_mlp"), prompts(), max_new_tokens=10,
-            neutral=documents(),
-        )  # fmt: skip
+    # A text may outlast the documents that it is resampled from.
+    found = generate_with_plan(
+        model, LayerPlan.parse("0~resample_mlp"), prompts(), max_new_tokens=10,
+        neutral=documents(),
+    )  # fmt: skip
+    assert all(len(text) == 10 for text in found)

@@ -270,6 +270,19 @@ def test_resampling_depends_on_the_row_alone() -> None:
         assert not torch.allclose(found, intact, atol=1e-3)
 
 
+def test_a_row_longer_than_all_documents_is_resampled_from_several() -> None:
+    model = tiny_model("llama")
+    row, (first, second) = some_rows(1), [text[:7] for text in documents()[:2]]
+    assert len(row[0]) > 7
+    plan = ["0 1~resample_mlp 2"]
+    joined = [run(model, plan, row, neutral=[one])[0]
+              for one in (first + second, second + first)]  # fmt: skip
+    drawn = [run(model, plan, row, neutral=[first, second], seed=seed)[0] for seed in range(6)]
+    matches = [[torch.allclose(one, other) for other in joined] for one in drawn]
+    assert all(sum(found) == 1 for found in matches)
+    assert len({tuple(found) for found in matches}) == 2
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma3", "bloom", "gpt_oss", "lfm2"])
 def test_padding_and_batches_change_nothing(name: str) -> None:
     model = tiny_model(name)
@@ -413,7 +426,7 @@ def test_a_gate_fails_when_steps_do_something_else(
 
 def test_bad_input_is_named() -> None:
     model = tiny_model("gpt2")
-    rows, texts = some_rows(), documents()
+    rows = some_rows()
     with pytest.raises(UserError, match="no block 3"):
         PlanRunner(model, [LayerPlan.of([0, 3])])
     with pytest.raises(UserError, match="no head 4"):
@@ -422,8 +435,8 @@ def test_bad_input_is_named() -> None:
         PlanRunner(model, [LayerPlan.parse("0~mean_mlp")])
     with pytest.raises(UserError, match="patches from donors"):
         run(model, ["0~patch_mlp"], rows)
-    with pytest.raises(UserError, match=r"row of 11 tokens .* longest of 4 has 9"):
-        run(model, ["0~resample_mlp"], rows, neutral=[text[:9] for text in texts])
+    with pytest.raises(UserError, match="other than the row; none of 1"):
+        run(model, ["0~resample_mlp"], rows[:1], neutral=[rows[0][:9]])
     with pytest.raises(UserError, match="cannot be read in a row of 11"):
         list(PlanRunner(model, [INTACT]).states(rows, [[11]] * 3))
     with pytest.raises(UserError, match="do not belong together"):

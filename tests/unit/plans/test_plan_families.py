@@ -84,6 +84,7 @@ def test_controls_are_of_equal_depth():
         assert abs(np.mean(list(skipped)) - np.mean(list(of))) <= 1
         for end in (0, N_LAYERS - 1):
             assert (end in skipped) == (end in of)
+        assert max(skipped) - min(skipped) + 1 > len(skipped), "a control is no range itself"
     assert max(Counter(control.control_of for control in controls).values()) <= 8
 
 

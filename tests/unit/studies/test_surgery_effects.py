@@ -125,6 +125,32 @@ def test_null_band(found):
     assert 0 < near["n_units"] < mild["n_units"]
 
 
+def test_an_order_that_moves_an_end_is_compared_with_orders_that_move_it(tmp_path):
+    paths = write_sweep(tmp_path, loss=planted_loss, retained=planted_retention)
+    orders = read_rows(paths["plans_path"], "surgery_plans")
+    first = {row["plan"] for row in orders if row["moves_first"]}
+    # The first block alone decides: a swap of it is as mild as any order that moves it.
+    rows = [
+        {**row, "delta_loss": 10.0 if row["plan"] in first else 0.1}
+        for row in read_rows(paths["losses_path"], "surgery_text_losses")
+    ]
+    write_table(paths["losses_path"], "surgery_text_losses", rows)
+    estimate_effects(
+        "m", FEW, 1, **paths, estimates_path=tmp_path / "effects.parquet",
+        document_path=tmp_path / "effects.json",
+    )  # fmt: skip
+    found = read_rows(tmp_path / "effects.parquet", "estimates")
+    for label in ("swap 0 1", "swap 6 7", "swap 3 4"):
+        near = one(found, "null band", "swap: orders as far", label)
+        moved = [
+            (label == "swap 0 1", label == "swap 6 7") == (row["moves_first"], row["moves_last"])
+            for row in orders
+            if row["role"] == "random_order"
+        ]
+        assert 0 < near["n_units"] <= sum(moved)
+        assert near["estimate"] == near["p_value"] == 1.0
+
+
 def test_the_band_is_compared_on_its_own_documents(tmp_path):
     paths = write_sweep(tmp_path, loss=planted_loss, retained=planted_retention)
     orders = {str(plan.plan) for plan in swept() if plan.role == "random_order"}
@@ -199,6 +225,8 @@ def test_claims_that_are_true_of_the_planted_model(found):
         "middle_layers_tolerant": "supported",
         "skips_keep_most_predictions": "refuted",
         "swaps_keep_most_predictions": "supported",
+        # What is planted keeps the answers under repetition.
+        "first_layer_twice_breaks_everything": "refuted",
         "late_repeats_tolerated": "supported",
         "last_repeat_worse_than_late_ones": "supported",
         "late_middle_least_important": "inconclusive",
@@ -244,6 +272,28 @@ def test_no_damage_at_all_has_no_correlation(tmp_path):
     row = one(rows, "endpoints", "P2 order distance", "given moved ends")
     assert row["estimate"] is None
     assert "NO_VARIATION" in row["flags"]
+
+
+def test_few_documents_and_families_decide_no_claim(tmp_path):
+    paths = write_sweep(tmp_path, loss=planted_loss, retained=planted_retention)
+    kept = {f"d{number}" for number in range(5)}
+    rows = [row for row in read_rows(paths["losses_path"], "surgery_text_losses")
+            if row["document_id"] in kept]  # fmt: skip
+    write_table(paths["losses_path"], "surgery_text_losses", rows)
+    listed = read_rows(paths["items_path"], "surgery_items")
+    families = {row["family_id"] for row in listed if row["split"] == "confirm"}
+    few = set(sorted(families)[:5])
+    ids = {row["example_id"] for row in listed if row["family_id"] in few}
+    answers = [row for row in read_rows(paths["answers_path"], "surgery_answers")
+               if row["example_id"] in ids]  # fmt: skip
+    write_table(paths["answers_path"], "surgery_answers", answers)
+    estimate_effects(
+        "m", FEW, 1, **paths, estimates_path=tmp_path / "effects.parquet",
+        document_path=tmp_path / "effects.json",
+    )  # fmt: skip
+    claims = read_document(tmp_path / "effects.json", "layer_surgery_effects")["claims"]
+    measured = [one for one in claims if one["rule"] != "echoes"]
+    assert {one["verdict"] for one in measured} == {"inconclusive"}
 
 
 def test_a_task_that_is_not_analysed_decides_no_claim(tmp_path):

@@ -114,6 +114,15 @@ def test_too_few_items_are_unclear():
     assert {one.verdict for one in found} == {"unclear"}
 
 
+def test_a_few_families_confirm_nothing():
+    few = task("json", 7)
+    for families in (few.families, {one: int(one[4:]) % 5 for one in few.families}):
+        about = SearchedTask(few.task, few.search, few.confirm, families)
+        found = find_sets([about], N_LAYERS, SurgerySearch(), Made())
+        # Seven of seven: Wilson's interval reaches from 0.65 to 1, and 0 of seven to 0.35.
+        assert {one.verdict for one in found} == {"unclear"}
+
+
 def test_unscored_items_do_not_count():
     class Holes(Made):
         def __call__(self, plans, item_ids):

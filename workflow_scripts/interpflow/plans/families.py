@@ -204,7 +204,8 @@ def _controls(
     known: set[LayerPlan],
     rng: np.random.Generator,
 ) -> list[SweepPlan]:
-    """For each skipped range, random sets of as many blocks with about the same mean depth."""
+    """For each skipped range, random sets of as many blocks with about the same mean depth that are
+    no range themselves."""
     taken, found = set(known), []
     for ranged in structured:
         if "skip_range" not in ranged.families:
@@ -241,7 +242,8 @@ def _sets_like(
                 return sorted(found)
             near = abs(sum(candidate) / len(candidate) - mean) <= tolerance
             gone = LayerPlan.of(block for block in range(n_layers) if block not in candidate)
-            if near and candidate not in found and gone not in taken:
+            is_range = max(candidate) - min(candidate) + 1 == len(candidate)
+            if near and not is_range and candidate not in found and gone not in taken:
                 found.append(candidate)
     return sorted(found)
 

@@ -91,7 +91,7 @@ def judging_chart(name: str, judging: Rows) -> AnyChart:
         title,
         f"equal budgets; up to {n} runs each, over places and seeds; Wilson intervals, 95 %",
         "no_op: a block that writes nothing; swapped: two blocks exchanged; scaled: a block writes "
-        "too much; duplicated: a block twice",
+        "too little or too much; duplicated: a block twice",
     )
 
 

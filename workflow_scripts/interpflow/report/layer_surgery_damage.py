@@ -26,6 +26,8 @@ SHOWN_FAMILIES = {
 }
 CELL_WIDTH, CELL_HEIGHT = 27, 20
 LOSS_TICKS = [-1, -0.3, 0, 0.1, 0.3, 1, 3, 10, 30]
+# What a set found on some items comes to on others.
+VERDICT_MARKS = {"holds": "", "fails": " fails", "unclear": " ?"}
 SERIES_COLOURS = {"skip": CONTROL, "swap": "#7c3aed", "repeat": REAL}
 
 
@@ -137,7 +139,8 @@ def minimal_sets_chart(name: str, sets: Rows, estimates: Rows, n_layers: int) ->
         "sufficient: run alone they keep most of the intact accuracy; necessary: skipping them "
         "loses most of it",
         "found on discover and develop items; the number: share of the intact accuracy kept on "
-        "confirm items",
+        "confirm items; fails: the "
+        "set does not do it there; ?: too few items to say",
     )
 
 
@@ -228,7 +231,10 @@ def _by_block_panel(
     colours = [SERIES_COLOURS.get(name) or next(blues, INK) for name in series]
     scale, ticks = alt.Scale(type="linear"), alt.Axis()
     if is_symlog:
-        scale, ticks = alt.Scale(type="symlog", constant=0.1), alt.Axis(values=LOSS_TICKS)
+        scale, ticks = (
+            alt.Scale(type="symlog", constant=0.1),
+            alt.Axis(values=LOSS_TICKS, format=".2~f"),
+        )
     y = alt.Y("value:Q", title=heading, scale=scale, axis=ticks)
     base = alt.Chart(alt.Data(values=data)).encode(
         x=alt.X("block:N", sort=blocks, title="block", axis=alt.Axis(labelAngle=0)),
@@ -298,7 +304,8 @@ def _set_panel(
         cells += [{"task": task, "block": block, "inside": block in chosen}
                   for block in range(n_layers)]  # fmt: skip
         share = kept.get((row["task"], kind))
-        words.append({"task": task, "share": "" if share is None else f"{share:.0%}"})
+        told = "" if share is None else f"{share:.0%}{VERDICT_MARKS[row['verdict']]}"
+        words.append({"task": task, "share": told})
     names = [task.replace("_", " ") for task in tasks]
     y = alt.Y("task:N", sort=names, title=None, axis=alt.Axis(labelLimit=150))
     grid = (

@@ -26,6 +26,8 @@ def draw_figures(name: str, inputs: Mapping[str, str], outputs: Mapping[str, str
     effects = read_rows(inputs["effects"], "estimates")
     sets = read_rows(inputs["sets"], "surgery_sets")
     measured = read_rows(inputs["set_estimates"], "estimates")
+    # Tasks below the floor of difficulty have exits and no effects.
+    analysed = {row["factor"] for row in effects if row["analysis"].startswith("answers ")}
     n_layers = plans[0]["n_blocks"]  # the intact model comes first
     charts: dict[str, Any] = {
         "damage_by_task": lambda: damage_by_task_chart(name, effects),
@@ -37,7 +39,7 @@ def draw_figures(name: str, inputs: Mapping[str, str], outputs: Mapping[str, str
         "lens_depth": lambda: lens_depth_chart(
             name,
             read_rows(inputs["lenses"], "surgery_lenses"),
-            read_rows(inputs["exits"], "surgery_exits"),
+            [r for r in read_rows(inputs["exits"], "surgery_exits") if r["task"] in analysed],
         ),
         "lens_trajectory": lambda: lens_trajectory_chart(
             name, read_rows(inputs["trajectories"], "surgery_trajectories")

@@ -36,7 +36,7 @@ def lens_depth_chart(name: str, readings: Rows, exits: Rows) -> AnyChart:
     )  # fmt: skip
     heading = "KL from the model, nats per token"
     scale = alt.Scale(type="symlog", constant=0.05)
-    ticks = alt.Axis(values=[0, 0.1, 0.3, 1, 3, 10, 30])
+    ticks = alt.Axis(values=[0, 0.1, 0.3, 1, 3, 10, 30], format=".2~f")
     y = alt.Y("kl:Q", title=heading, scale=scale, axis=ticks)
     lines = base.mark_line(point=True).encode(y=y)
     bars = base.mark_rule(opacity=0.5).encode(
@@ -56,8 +56,8 @@ def lens_depth_chart(name: str, readings: Rows, exits: Rows) -> AnyChart:
         title,
         f"left: held-out documents (n = {n}), 95 % intervals over documents; dashed: the model's "
         "mean prediction, whatever the text",
-        "right: depth from which the answer's first token stays the most probable one, mean over "
-        "items",
+        "right: depth from which the model's own first token of the answer, right or wrong, stays "
+        "the most probable one; mean over held-out items of the analysed tasks",
     )
 
 

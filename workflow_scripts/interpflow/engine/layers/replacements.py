@@ -4,7 +4,8 @@ zero: nothing. mean: what the part writes in the intact model, on average over t
 neutral text: at the first position over their first positions, elsewhere over all others (at its
 first position a model often keeps a state unlike all others, which a common mean would destroy).
 resample: what it writes in the intact model at the same position of another neutral document, drawn
-by the seed and the row's tokens, whatever else runs. patch: what it writes at the end of the row's
+by the seed and the row's tokens, whatever else runs; a text longer than all documents is resampled
+from several of them, one after another. patch: what it writes at the end of the row's
 donor prompt, written at the end of the row's prompt alone.
 """
 
@@ -183,16 +184,21 @@ class Replacements:
         return {each: Replacement(seen[_part(*each)]) for each in wanted}
 
     def _other(self, row: list[int], length: int) -> list[int]:
-        """The first `length` tokens of a document that is not the row itself."""
-        long = [doc[:length] for doc in self._neutral if len(doc) >= length]
-        others = [doc for doc in long if doc[: len(row)] != row]
+        """The first `length` tokens of a document that does not begin with the row, drawn from
+        those that are long enough; where none is, of several documents one after another."""
+        others = [doc for doc in self._neutral if doc and doc[: len(row)] != row[: len(doc)]]
         if not others:
-            longest = max(map(len, self._neutral), default=0)
             _lacking(
-                f"resampling for a row of {length} tokens needs another neutral document at least "
-                f"as long; the longest of {len(self._neutral)} has {longest}"
+                f"resampling needs a neutral document other than the row; none of "
+                f"{len(self._neutral)} is"
             )
-        return others[derived_seed(self._seed, "resample", *row) % len(others)]
+        chosen = [doc for doc in others if len(doc) >= length] or others
+        place = derived_seed(self._seed, "resample", *row) % len(chosen)
+        found = list(chosen[place])
+        while len(found) < length:
+            place = (place + 1) % len(chosen)
+            found += chosen[place]
+        return found[:length]
 
     def _patched(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from interpflow import engine, inference, plans
+from interpflow import config, engine, inference, models, plans, tasks
 from interpflow.tables.provenance import package_versions
 
 _PACKAGES = ("torch", "transformers", "tokenizers")
@@ -17,18 +17,30 @@ _PACKAGES = ("torch", "transformers", "tokenizers")
 
 @cache
 def measuring_code() -> str:
-    """Digest of the modules that execute plans and read measures, and of the versions of the
-    packages that they compute with. Comments, docstrings and formatting do not count."""
-    room, inner = _directory(inference), _directory(engine)
-    files = [
+    """Digest of the modules that execute plans, read measures and score generated text, and of the
+    versions of the packages that they compute with. Comments, docstrings and formatting do not
+    count."""
+    return source_digest(measuring_files())
+
+
+def measuring_files() -> list[Path]:
+    """The modules whose change may change a stored row."""
+    room, inner, asked = _directory(inference), _directory(engine), _directory(tasks)
+    parts = ("architecture", "batches", "model", "prompts", "sites")
+    scoring = ("builtin", "items", "scorers", "text_quality")
+    return [
         *sorted((room / "surgery").glob("*.py")),
-        room / "joined_tokens.py",
+        *(room / name for name in ("generation.py", "joined_tokens.py")),
         *sorted((inner / "layers").glob("*.py")),
         *sorted((inner / "passes").glob("*.py")),
-        inner / "architecture.py",
+        *sorted((inner / "proofs").glob("*.py")),
+        *(inner / f"{name}.py" for name in parts),
+        *(_directory(models) / name for name in ("token_cuts.py", "tokens.py")),
+        *(asked / "nlp" / f"{name}.py" for name in scoring),
+        *(asked / name for name in ("counting/numbers.py", "typed_numbers.py")),
+        _directory(config) / "identity.py",
         _directory(plans) / "layer_plan.py",
     ]
-    return source_digest(files)
 
 
 def source_digest(files: Iterable[Path]) -> str:

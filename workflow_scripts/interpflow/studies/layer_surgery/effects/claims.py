@@ -99,6 +99,9 @@ def _costs_more(claim: Claim, outcomes: Outcomes, level: float, analyst: Analyst
             return DecidedClaim(claim, "inconclusive", f"not measured: {name}")
         found = mean_interval(difference, quantity="loss difference", level=level)
         numbers.append((name, found))
+        if _is_small(found):
+            reason = f"measured on {found.n_units} documents alone: {name}"
+            return DecidedClaim(claim, "inconclusive", reason, tuple(numbers))
         if mean_interval(difference, level=strict).ci_high < by:
             wrong.append(name)
         elif not found.ci_low >= by:
@@ -232,7 +235,7 @@ def _bounded(
 ) -> DecidedClaim:
     """Decide at_least or at_most from an interval."""
     numbers = ((name, found), *extra)
-    if math.isnan(found.ci_low):
+    if math.isnan(found.ci_low) or _is_small(found):
         return DecidedClaim(claim, "inconclusive", "too little was measured", numbers)
     at_least = "at_least" in claim.given
     bound = float(claim.given["at_least" if at_least else "at_most"])
@@ -243,6 +246,11 @@ def _bounded(
     reason = f"{name}: {said}, claimed at {'least' if at_least else 'most'} {bound:g}"
     verdict: Verdict = "supported" if above else "refuted" if below else "inconclusive"
     return DecidedClaim(claim, verdict, reason, numbers)
+
+
+def _is_small(found: Estimate) -> bool:
+    """Whether there are too few independent units to decide anything by."""
+    return (found.n_clusters or found.n_units) < MIN_CLUSTERS
 
 
 def _plans(selector: Mapping[str, Any], outcomes: Outcomes) -> list[list[Any]]:

@@ -15,7 +15,7 @@ from interpflow.config.layer_surgery import SurgerySearch
 from interpflow.plans.requests import NamedPlan, named_plan
 from interpflow.stats.clustered_share import mean_share
 from interpflow.stats.minimal_sets import BlockSet, FoundSet, Search, search
-from interpflow.stats.record import Estimate
+from interpflow.stats.record import MIN_CLUSTERS, Estimate
 
 LOG = logging.getLogger(__name__)
 
@@ -62,11 +62,12 @@ class ConfirmedSet:
 
     @property
     def verdict(self) -> Verdict:
-        """By the interval; "fails" also where the search itself found no set."""
+        """By the interval; "fails" also where the search itself found no set, "unclear" also where
+        there are too few families of items to say anything."""
         low, high = self.kept.ci_low, self.kept.ci_high
         if not self.found.holds:
             return "fails"
-        if math.isnan(low):
+        if math.isnan(low) or (self.kept.n_clusters or self.kept.n_units) < MIN_CLUSTERS:
             return "unclear"
         enough, short = low >= self.threshold, high < self.threshold
         if self.kind == "necessary":

@@ -43,8 +43,8 @@ def text_rows(analyst: Analyst, outcomes: Outcomes) -> list[Row]:
 
 def band_rows(analyst: Analyst, outcomes: Outcomes) -> list[Row]:
     """Where each structured plan lies among the random orders: among all, and, if it is an order
-    itself, among those about as far (that keep the first and the last block if it does). On the
-    documents on which all of them were measured."""
+    itself, among those about as far that move the same ends (moving the first block breaks a model
+    whatever the distance). On the documents on which all of them were measured."""
     orders = outcomes.plans.of_role("random_order")
     by_document = outcomes.losses.delta(row["plan"] for row in orders)
     # Random orders may be run on fewer documents: like is compared with like.
@@ -67,14 +67,20 @@ def band_rows(analyst: Analyst, outcomes: Outcomes) -> list[Row]:
             bands = {f"{family}: all orders": np.ones(len(orders), dtype=bool)}
             if plan["distance"] is not None:
                 near = np.abs(distances - plan["distance"]) <= reach
-                # An order that keeps the ends is compared with orders that keep them.
-                ends_kept = not plan["moves_first"] and not plan["moves_last"]
-                bands[f"{family}: orders as far"] = near & (inner if ends_kept else True)
+                same = np.array([_ends(row) == _ends(plan) for row in orders], dtype=bool)
+                # Where both kinds of orders keep the ends, those that were drawn to do so.
+                kind = inner if not any(_ends(plan)) else ~inner
+                bands[f"{family}: orders as far"] = near & same & kind
             rows += [
                 analyst.row(BAND, name, plan["label"], share_as_mild(own, damage[chosen]))
                 for name, chosen in bands.items()
             ]
     return rows
+
+
+def _ends(order: Row) -> tuple[bool, bool]:
+    """Whether an order moves the first and the last block."""
+    return bool(order["moves_first"]), bool(order["moves_last"])
 
 
 def control_rows(analyst: Analyst, outcomes: Outcomes) -> list[Row]:

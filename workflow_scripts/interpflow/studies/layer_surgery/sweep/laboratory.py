@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from interpflow.errors import UserError
 from interpflow.experiments.spec import MODEL_NAME, Measure, RunSpec
 from interpflow.experiments.store import Store
 from interpflow.inference.batching import Progress
+from interpflow.inference.generation import end_tokens
 from interpflow.inference.surgery.answers import measure_answers
 from interpflow.inference.surgery.code_version import measuring_code
 from interpflow.inference.surgery.generations import fits, measure_generations
@@ -32,6 +35,8 @@ from interpflow.tasks.nlp.items import TaskItem, items_of_rows
 
 Row = dict[str, Any]
 
+# Entries of a configuration that change no number; the type of numbers is a part of `RunSpec`.
+NO_PART_OF_A_MODEL = ("transformers_version", "torch_dtype", "dtype", "architectures")
 # Documents that mean and resample ablations read: of those that lenses are trained on, which no
 # measure reads.
 N_NEUTRAL, NEUTRAL_USE = 64, "lens"
@@ -69,6 +74,7 @@ def open_laboratory(
     identity = {
         MODEL_NAME: name,
         "weights": weights_revision(model_source(name, model_settings)),
+        "config": config_digest(module.config.to_dict()),
         "tokenizer": tokenizer_sha256(tokenizer),
     }
     return ModelLaboratory(
@@ -76,6 +82,16 @@ def open_laboratory(
         identity=identity, items=items, texts=texts, settings=settings, seed=seed,
         tokens_per_batch=tokens_per_batch,
     )  # fmt: skip
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Digest of a model's configuration: the same weights with another rotation, scale or cap are
+    another model. Where it was loaded from, by which version and in which type does not count."""
+    kept = {
+        name: value for name, value in config.items()
+        if not name.startswith("_") and name not in NO_PART_OF_A_MODEL
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class ModelLaboratory:
@@ -195,7 +211,7 @@ class ModelLaboratory:
         settings: dict[str, Any] = {
             "answers": {"top_tokens": measures.top_tokens},
             "text": {"max_tokens": self.settings.texts.max_tokens},
-            "generation": {"max_new_tokens": measures.max_new_tokens},
+            "generation": {"max_new_tokens": measures.max_new_tokens, "ends": self._ends},
         }[measure]
         if methods & {"mean", "resample"}:
             settings = {**settings, "neutral": self._neutral_digest}
@@ -240,6 +256,11 @@ class ModelLaboratory:
                 donor = self.answer_rows.rows[others[place]["example_id"]]
                 found[row["example_id"]] = donor.tokens[: donor.prompt]
         return found
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Tokens that end a text: of the model's settings for generation, not of its weights."""
+        return end_tokens(self.model.module, self.model.tokenizer)
 
     @cached_property
     def _neutral_digest(self) -> str:
