@@ -80,7 +80,7 @@ def html(tmp_path):
     figure = tmp_path / "model" / "figures" / "accuracy.svg"
     save_svg(note("Accuracy", "nothing to show"), figure)
     page.write_report(
-        {"models": ["model"], "robustness_models": []},
+        {"models": ["model"], "robustness_models": [], "layer_surgery_models": []},
         {"summary": tmp_path / "summary.json", "figures": [str(figure)]},
         tmp_path / "index.html",
     )
@@ -104,7 +104,9 @@ def test_text_of_models_is_escaped(html):
 
 def test_a_run_without_studies_has_a_page(tmp_path):
     page.write_report(
-        {"models": [], "robustness_models": []}, {"figures": []}, tmp_path / "index.html"
+        {"models": [], "robustness_models": [], "layer_surgery_models": []},
+        {"figures": []},
+        tmp_path / "index.html",
     )
     assert "interpflow report" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
@@ -119,7 +121,9 @@ def test_the_robustness_study_has_its_part(tmp_path):
         "robustness_figures": [str(figure)],
     }
     page.write_report(
-        {"models": [], "robustness_models": ["model"]}, inputs, tmp_path / "index.html"
+        {"models": [], "robustness_models": ["model"], "layer_surgery_models": []},
+        inputs,
+        tmp_path / "index.html",
     )
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     for text in ("&lt;b&gt;keyboard&lt;/b&gt;", "81 % is undone.", "-0.120", "0.875", "-0.125",

@@ -16,7 +16,7 @@ from interpflow.engine import load
 from interpflow.engine.lenses.lens_files import load_lens
 from interpflow.errors import UserError
 from interpflow.models.named import load_named
-from interpflow.studies.layer_surgery.lenses.estimate_rows import LensAnalyst
+from interpflow.studies.layer_surgery.estimate_rows import Analyst
 from interpflow.studies.layer_surgery.lenses.exits import exit_estimates
 from interpflow.studies.layer_surgery.lenses.lens_stage import run_lenses
 from interpflow.studies.layer_surgery.lenses.lens_texts import contaminated, lens_texts
@@ -248,7 +248,7 @@ def test_a_task_that_settles_later_is_found() -> None:
         for task in ("early", "late", "middle") for k in range(20)
         for split in ("confirm", "discover")
     ]  # fmt: skip
-    analyst = LensAnalyst("m", SurgeryAnalysis(n_permutations=199), 0)
+    analyst = Analyst("m", SurgeryAnalysis(n_permutations=199), 0)
     rows = exit_estimates(analyst, exits, {}, ["early", "late"], 8)
     means = {row["level"]: row for row in rows if row["quantity"].endswith("blocks")}
     assert set(means) == {"early", "late"}

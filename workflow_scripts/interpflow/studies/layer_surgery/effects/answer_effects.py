@@ -8,8 +8,8 @@ import numpy as np
 
 from interpflow.plans.families import FAMILIES, INTACT
 from interpflow.stats.clustered_share import mean_share
-from interpflow.studies.layer_surgery.effects.estimate_rows import Analyst, FloatArray, Row
 from interpflow.studies.layer_surgery.effects.outcomes import Outcomes
+from interpflow.studies.layer_surgery.estimate_rows import Analyst, FloatArray, Row
 
 ANSWERS, GENERATION = "answers", "generation"
 CHANGE, RETENTION = "log-probability change", "retention"

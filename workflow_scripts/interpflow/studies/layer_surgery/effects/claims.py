@@ -18,8 +18,8 @@ from interpflow.stats.paired_contrasts import mean_over
 from interpflow.stats.record import MIN_CLUSTERS, Estimate
 from interpflow.stats.units import codes_of, group_sums
 from interpflow.studies.layer_surgery.effects.claim_list import Claim, chosen_plans
-from interpflow.studies.layer_surgery.effects.estimate_rows import Analyst, FloatArray, Row
 from interpflow.studies.layer_surgery.effects.outcomes import Outcomes
+from interpflow.studies.layer_surgery.estimate_rows import Analyst, FloatArray, Row
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
 CLAIMS = "claims"

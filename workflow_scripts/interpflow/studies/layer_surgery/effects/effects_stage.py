@@ -12,7 +12,6 @@ from interpflow.studies.layer_surgery.effects.answer_effects import answer_rows,
 from interpflow.studies.layer_surgery.effects.claim_list import CLAIMS_FILE, read_claims
 from interpflow.studies.layer_surgery.effects.claims import claim_rows, decide_claims
 from interpflow.studies.layer_surgery.effects.endpoints import ENDPOINTS, endpoint_rows
-from interpflow.studies.layer_surgery.effects.estimate_rows import Analyst, Row
 from interpflow.studies.layer_surgery.effects.outcomes import (
     FREE_DOCUMENT,
     Outcomes,
@@ -25,6 +24,7 @@ from interpflow.studies.layer_surgery.effects.text_effects import (
     order_rows,
     text_rows,
 )
+from interpflow.studies.layer_surgery.estimate_rows import Analyst, Row
 from interpflow.tables.documents import read_document, write_document
 from interpflow.tables.parquet import read_rows, write_table
 from interpflow.tables.provenance import Provenance

@@ -14,8 +14,8 @@ from interpflow.stats.paired_contrasts import mean_over
 from interpflow.stats.record import EMPTY_CELL, Estimate, undefined
 from interpflow.stats.unpaired import unpaired_difference
 from interpflow.stats.verdicts import Directed, judge
-from interpflow.studies.layer_surgery.effects.estimate_rows import Analyst, FloatArray, Row
 from interpflow.studies.layer_surgery.effects.outcomes import Outcomes
+from interpflow.studies.layer_surgery.estimate_rows import Analyst, FloatArray, Row
 
 ENDPOINTS = "endpoints"
 P1, P2, P3 = "P1 loss change", "P2 order distance", "P3 exit depth"

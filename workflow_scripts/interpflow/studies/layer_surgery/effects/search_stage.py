@@ -12,7 +12,6 @@ from interpflow.config.model import ModelSettings
 from interpflow.errors import UserError
 from interpflow.plans.requests import NamedPlan
 from interpflow.stats.record import Estimate
-from interpflow.studies.layer_surgery.effects.estimate_rows import Analyst, Row
 from interpflow.studies.layer_surgery.effects.minimal_blocks import (
     Answers,
     ConfirmedSet,
@@ -20,6 +19,7 @@ from interpflow.studies.layer_surgery.effects.minimal_blocks import (
     find_sets,
 )
 from interpflow.studies.layer_surgery.effects.outcomes import SPLIT
+from interpflow.studies.layer_surgery.estimate_rows import Analyst, Row
 from interpflow.studies.layer_surgery.sweep.gate_document import analysed_tasks, read_gates
 from interpflow.studies.layer_surgery.sweep.laboratory import ModelLaboratory, open_laboratory
 from interpflow.tables.parquet import read_rows, write_table

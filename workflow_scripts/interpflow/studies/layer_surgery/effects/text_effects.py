@@ -12,8 +12,8 @@ from interpflow.stats.clustered_share import mean_share
 from interpflow.stats.layer_orders import damage_curve, distance_correlation, share_as_mild
 from interpflow.stats.paired_contrasts import mean_over
 from interpflow.stats.record import EMPTY_CELL, Estimate, undefined
-from interpflow.studies.layer_surgery.effects.estimate_rows import Analyst, FloatArray, Row
 from interpflow.studies.layer_surgery.effects.outcomes import Outcomes
+from interpflow.studies.layer_surgery.estimate_rows import Analyst, FloatArray, Row
 
 TEXT, BAND, CONTROLS, ORDERS = "text", "null band", "against controls", "order distance"
 INFLUENCE = "block_influence"

@@ -18,7 +18,7 @@ from interpflow.stats.intervals import mean_interval
 from interpflow.stats.multiplicity import adjust
 from interpflow.stats.record import MIN_CLUSTERS, Estimate
 from interpflow.stats.unpaired import unpaired_difference
-from interpflow.studies.layer_surgery.lenses.estimate_rows import LensAnalyst, Row
+from interpflow.studies.layer_surgery.estimate_rows import Analyst, Row
 
 FloatArray = NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def _last_states(model: Model, prompts: Sequence[Sequence[int]], tokens_per_batc
 
 
 def exit_estimates(
-    analyst: LensAnalyst,
+    analyst: Analyst,
     exits: Sequence[Row],
     kinds: Mapping[str, str],
     tasks: Collection[str],
@@ -94,7 +94,7 @@ def exit_estimates(
 
 
 def _groups(
-    analyst: LensAnalyst,
+    analyst: Analyst,
     factor: str,
     chosen: Sequence[Row],
     group_of: Mapping[str, str],

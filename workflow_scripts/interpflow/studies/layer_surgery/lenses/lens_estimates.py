@@ -12,7 +12,7 @@ from interpflow.stats.multiplicity import adjust
 from interpflow.stats.paired_contrasts import paired_contrasts
 from interpflow.stats.representation import MIN_ROWS, cka_estimate
 from interpflow.stats.unpaired import unpaired_difference
-from interpflow.studies.layer_surgery.lenses.estimate_rows import LensAnalyst, Row
+from interpflow.studies.layer_surgery.estimate_rows import Analyst, Row
 from interpflow.studies.layer_surgery.lenses.held_out_readings import UNIGRAM, DocumentReadings
 
 FloatArray = NDArray[np.float64]
@@ -22,7 +22,7 @@ INFLUENCE, CKA = "block_influence", "depth_cka"
 LOGIT, TUNED, BIAS = "logit", "tuned", "bias"
 
 
-def lens_rows(analyst: LensAnalyst, found: DocumentReadings) -> list[Row]:
+def lens_rows(analyst: Analyst, found: DocumentReadings) -> list[Row]:
     """KL and top-1 agreement of every lens at every depth, and by how much the tuned lens is nearer
     to the model than each other one: paired by document, max-T over depths.
 
@@ -50,7 +50,7 @@ def lens_rows(analyst: LensAnalyst, found: DocumentReadings) -> list[Row]:
     return rows + gain_rows(analyst, found)
 
 
-def gain_rows(analyst: LensAnalyst, found: DocumentReadings) -> list[Row]:
+def gain_rows(analyst: Analyst, found: DocumentReadings) -> list[Row]:
     """KL of each other lens minus that of the tuned lens, positive where tuning helps."""
     tuned = found.means[TUNED]["kl"][:, :-1]
     others = {name: found.means[name]["kl"][:, :-1] for name in (LOGIT, BIAS)}
@@ -71,7 +71,7 @@ def gain_rows(analyst: LensAnalyst, found: DocumentReadings) -> list[Row]:
     return rows
 
 
-def gap_rows(analyst: LensAnalyst, held_out: FloatArray, training: FloatArray) -> list[Row]:
+def gap_rows(analyst: Analyst, held_out: FloatArray, training: FloatArray) -> list[Row]:
     """KL of the tuned lens on held-out documents [document, depth] minus that on documents which it
     was trained on, Holm over depths."""
     estimates = [
@@ -88,7 +88,7 @@ def gap_rows(analyst: LensAnalyst, held_out: FloatArray, training: FloatArray) -
     ]
 
 
-def block_rows(analyst: LensAnalyst, found: DocumentReadings) -> list[Row]:
+def block_rows(analyst: Analyst, found: DocumentReadings) -> list[Row]:
     """Influence of each block, and the alignment (debiased CKA) of the states of each depth with
     those of the next and of the last depth, one token of each document."""
     rows: list[Row] = []

@@ -22,7 +22,7 @@ from interpflow.engine.model import Model
 from interpflow.inference.surgery.rows import ScoredRow, answer_rows
 from interpflow.models.manifest import weights_revision
 from interpflow.models.named import load_named, model_source
-from interpflow.studies.layer_surgery.lenses.estimate_rows import LensAnalyst
+from interpflow.studies.layer_surgery.estimate_rows import Analyst
 from interpflow.studies.layer_surgery.lenses.exits import exit_estimates, exit_rows
 from interpflow.studies.layer_surgery.lenses.held_out_readings import (
     DocumentReadings,
@@ -116,7 +116,7 @@ def run_lenses(
     tasks = analysed_tasks(read_gates(gates_path))
     answered = {row["example_id"] for row in intact if row["answered"]}
     shown = shown_prompts(settings.lenses.trajectories, items, answered, tasks, documents)
-    analyst = LensAnalyst(name, settings.analysis, seed)
+    analyst = Analyst(name, settings.analysis, seed)
     training_kl = again.means[TUNED]["kl"]
     estimates = [
         *lens_rows(analyst, read),
