@@ -11,6 +11,13 @@ import torch
 
 import interpflow
 from interpflow.paths import RESOURCES_DIR
+from interpflow.report.layer_surgery_figures import draw_figures
+from interpflow.report.page import write_report
+from interpflow.workflow.layer_surgery_stages import (
+    AGENT_FIGURE,
+    JUDGING_FIGURE,
+    LAYER_SURGERY_FIGURES,
+)
 
 NAME = "small_tasks"
 TABLES = {
@@ -63,6 +70,28 @@ def config(tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _check_figures_and_page(found: dict[str, Any], results: Path, drawn: Path) -> None:
+    """Every figure can be drawn from the tables, and the page shows the study."""
+    drawn.mkdir()
+    names = [*LAYER_SURGERY_FIGURES, AGENT_FIGURE, JUDGING_FIGURE]
+    inputs = {name: str(results / NAME / f"{name}.parquet") for name in TABLES}
+    inputs["tests"] = inputs["agent_tests"]
+    paths = {name: str(drawn / NAME / f"{name}.svg") for name in names}
+    draw_figures(NAME, inputs, paths)
+    write_report(
+        {"models": [], "robustness_models": [], "layer_surgery_models": [NAME]},
+        {"layer_surgery": results / "summary.json", "layer_surgery_figures": list(paths.values())},
+        drawn / "index.html",
+    )
+    page = (drawn / "index.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == len(names)
+    assert found["effects"]["claims"][0]["text"] in page
+    assert f'id="surgery-{NAME}"' in page
+    shown = [row for row in found["effects"]["endpoints"] if row["estimate"] is not None]
+    assert shown
+    assert all(f"{row['estimate']:.3f}" in page for row in shown)
+
+
 def test_the_whole_study_and_again_from_its_store(config: dict[str, Any], tmp_path: Path) -> None:
     summary = interpflow.run_layer_surgery(config, tmp_path / "results")
     assert set(summary["models"]) == {NAME}
@@ -70,6 +99,7 @@ def test_the_whole_study_and_again_from_its_store(config: dict[str, Any], tmp_pa
     assert found["gates"]["tasks"]["antonyms"]["analysed"]
     assert found["agent"]["model"] == NAME
     assert found["judging"]["sentence"] in " ".join(summary["verdicts"][NAME])
+    _check_figures_and_page(found, tmp_path / "results/layer_surgery", tmp_path / "drawn")
     here = tmp_path / "results/layer_surgery" / NAME
     tables = {name: interpflow.read_table(here / f"{name}.parquet", table)
               for name, table in TABLES.items()}  # fmt: skip
