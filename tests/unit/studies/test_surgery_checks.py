@@ -42,6 +42,7 @@ def test_the_defaults_pass() -> None:
         ({"judging": {"with_agent": True}}, "judging.with_agent", "offline"),
         ({"texts": {"n_agent": 31}}, "texts.n_agent and layer_surgery.agent.n_units", "512"),
         ({"texts": {"n_agent": 40}, "judging": {"n_units": 41}}, "judging.n_units", "656"),
+        ({"tasks": {"written": {"tasks": {"colours": "x"}}}}, "written.tasks", "opposites"),
         (patch(kind="ablate", block=1, part="mlp", method="patch"), "plans.own[1]", "patch"),
         (patch(kind="steps", steps="0 1~patch_mlp 2"), "plans.own[1]", "patch"),
     ],

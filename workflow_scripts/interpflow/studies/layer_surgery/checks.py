@@ -9,6 +9,7 @@ from pathlib import Path
 from interpflow.config.layer_surgery import LayerSurgerySettings, SurgeryAgent
 from interpflow.config.settings import Config
 from interpflow.errors import UserError, named
+from interpflow.llm.offline.template_items import check_task
 from interpflow.plans.families import ALL_PLANS, FAMILIES
 from interpflow.plans.requests import named_plan
 from interpflow.studies.models import known_shape
@@ -30,6 +31,9 @@ def check_layer_surgery(config: Config) -> None:
     tasks = study_tasks(study)
     for name in study.search.tasks or ():
         _check_known(name, tasks, "layer_surgery.search.tasks")
+    if study.tasks.written is not None and config.llm.roles.generator.provider == "offline":
+        for name in study.tasks.written.tasks:
+            check_task(name)
     _check_texts(study)
     _check_store(study)
     _check_generating(study)
