@@ -200,6 +200,25 @@ def test_a_service_that_is_silent_stops_the_run_and_it_can_be_resumed(tmp_path: 
         assert (tmp_path / "agent" / LEDGER).exists()
 
 
+@pytest.mark.parametrize("service", ["anthropic", "openai_compatible"])
+def test_a_call_that_was_cut_off_is_not_made(tmp_path: Path, service: str) -> None:
+    cut = Reply("So:", tool_calls=(("list", {"what": "notes"}),), stop="max_tokens")
+    with ServiceStub(answer=lambda body: cut) as stub:
+        lab = FakeLaboratory("swapped", (3, 4))
+        outcome = work(stub, tmp_path, lab, service, max_errors=2)
+    assert outcome.stopped == "errors"
+    first = Transcript(tmp_path / "agent" / TRANSCRIPT).recorded[0]
+    assert first.action.name == ""
+    assert "cut off after" in first.said
+
+
+def test_a_call_of_no_tool_is_told_as_text() -> None:
+    session = Session(settings(), FakeLaboratory(), None, 1, clock=lambda: 0.0)
+    session.act(Action("python", {"code": "1"}))
+    turns = turns_of(session.view())
+    assert [type(turn.content) for turn in turns] == [str, str, str]
+
+
 def test_the_context_stays_bounded() -> None:
     session = Session(settings(), FakeLaboratory(), None, 1, clock=lambda: 0.0)
     skip = {"kind": "skip", "blocks": [3]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +91,36 @@ def test_what_cannot_be_done_is_told_and_nothing_is_lost(action: Action, told: s
     assert found["errors_left"] == 9
     assert work.act(Action("explore", {"plans": [SKIP], "measure": "text"}))["results"]
     assert work.act(action)["errors_left"] == 9  # in a row
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("preregister", of_skip(n=16.0), ""),
+        ("explore", {"plans": [{**SKIP, "blocks": [3.0]}], "measure": "text", "n": 4.0}, ""),
+        ("list", {"what": "notes", "offset": 1.0}, ""),
+        ("hypothesize", {**HYPOTHESIS, "text": "half \ud800 a pair"}, ""),
+        ("no_tool_\ud800", {"\udfff": "\ud800"}, "no action"),
+        ("hypothesize", {**HYPOTHESIS, "probability": math.nan}, "not of type"),
+        ("preregister", of_skip(prediction={"within": [-math.inf, math.inf]}), "not of type"),
+        ("preregister", of_skip(prediction={"within": [-1e308, 1e308]}), "not of type"),
+        ("explore", {"plans": [{"kind": "scale", "block": 1, "factor": 10**400}],
+                     "measure": "text"}, "not of type"),
+    ],
+)  # fmt: skip
+def test_numbers_and_texts_that_no_file_takes_are_told_and_kept(
+    name: str, arguments: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    def work() -> Session:
+        return Session(settings(), FakeLaboratory(), tmp_path, 7, clock=lambda: 0.0)
+
+    begun = work()
+    begun.act(Action("hypothesize", HYPOTHESIS))
+    found = begun.act(Action(name, arguments))
+    assert told in found.get("error", "") if told else "error" not in found
+    if name == "preregister" and not told:
+        assert "error" not in begun.act(Action("run", {"registration": "R1"}))
+    assert work().history == begun.history
 
 
 def test_errors_in_a_row_end_the_session() -> None:

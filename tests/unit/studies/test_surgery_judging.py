@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from interpflow.agent.actions import Action
 from interpflow.agent.claims import AnomalyClaim
 from interpflow.agent.laboratory import INTACT
-from interpflow.config.layer_surgery import LayerSurgerySettings, SurgeryJudging
+from interpflow.agent.policies.policy import CoursePolicy
+from interpflow.config.layer_surgery import LayerSurgerySettings, SurgeryAgent, SurgeryJudging
 from interpflow.config.load import parse_config
 from interpflow.engine import load
 from interpflow.engine.layers.altered import planted
@@ -315,7 +318,25 @@ def test_the_stage_judges_policies_on_planted_models(tmp_path):
     assert min(costs.values()) == 0
     assert max(costs.values()) > 0.04
     assert "offline finds" in document["sentence"]
+    # One model decides nothing, however clear it is there.
+    assert [each["better"] for each in document["comparisons"]] == [""]
     assert math.isfinite(document["policies"]["offline"]["discovery"]["no_op"]["estimate"])
+
+
+def test_time_does_not_count_when_agents_are_judged(runs):
+    """What a language model reads must be the same in a second run: its requests are kept by it."""
+    left = []
+
+    def slow(view):
+        left.append(view.budget["seconds"])
+        time.sleep(0.6)
+        action = yield Action("list", {"what": "notes"})
+        left.append(action["budget"]["seconds"])
+
+    judged = Judged(UNALTERED, runs, Truths(None, runs, runs, 0.02))
+    agent = SurgeryAgent(n_units=8)
+    judged_rows(judged, {"slow": lambda: CoursePolicy("slow", slow)}, agent, range(1), 0)
+    assert left == [3600, 3600]
 
 
 def test_too_few_documents_are_told(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from typing import Any
 
 import pytest
@@ -125,6 +127,17 @@ def test_cleaning_takes_only_unfinished_files(
     assert not directory.exists()
     assert "deleted 2 temporary files" in capsys.readouterr().out
     clean_temporary(tmp_path / "nothing")
+
+
+def test_cleaning_a_shared_store_leaves_what_is_being_written(tmp_path: Any) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    living, dead = (tmp_path / f".run.tmp-{pid}-ab" for pid in (os.getpid(), ended.pid))
+    for directory in (living, dead):
+        directory.mkdir()
+    clean_temporary(tmp_path, is_shared=True)
+    assert living.exists()
+    assert not dead.exists()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from interpflow.plans.requests import request_schema
 MOST_UNITS = 32  # of an exploration
 MOST_PLANS = 16  # of one exploration
 MOST_TEXT = 1000
+MOST_NUMBER = 1e15  # in any argument
 MOST_CLAIMS = 20
 STRENGTHS = ("confirmed", "direction_only", "refuted", "inconclusive", "exploratory")
 NOTES = ("observation", "interpretation", "question", "deviation")
@@ -165,6 +166,16 @@ class Action:
         return {"name": self.name, "arguments": dict(self.arguments)}
 
 
+def plain_action(action: Action) -> Action:
+    """The action as a file of JSON can hold it, and as its schema means it.
+
+    JSON allows what files and sums do not take: lone halves of surrogate pairs become U+FFFD; a
+    number that is not finite, or beyond MOST_NUMBER, becomes its text, which no schema takes for a
+    number; 8.0 where JSON schema sees an integer becomes 8.
+    """
+    return Action(_plain(action.name), _plain(dict(action.arguments)))
+
+
 def schema_of(name: str) -> dict[str, Any]:
     """JSON schema of an action's arguments."""
     _, arguments, needed = ACTIONS[name]
@@ -199,6 +210,20 @@ def check_action(action: Action) -> None:
             where=f"{action.name}{f'.{place}' if place else ''}",
             remedy="call the action again with arguments that meet its schema",
         )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, Mapping):
+        return {_plain(str(name)): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if not -MOST_NUMBER <= value <= MOST_NUMBER:  # NaN too
+        return str(value) if isinstance(value, float) else f"{'-' if value < 0 else ''}huge"
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @lru_cache(maxsize=len(ACTIONS))

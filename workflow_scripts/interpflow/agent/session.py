@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interpflow.agent.actions import Action, check_action
+from interpflow.agent.actions import Action, check_action, plain_action
 from interpflow.agent.budget import exhausted, limits, remaining
 from interpflow.agent.closing import close, is_due
 from interpflow.agent.exploration import compare, explore
@@ -113,6 +113,7 @@ class Session:
         """
         if self.ended:
             raise UserError("the session has ended", where=f"agent, {self.stopped}")
+        action = plain_action(action)
         at = round(self._clock() - self._started, 3)
         before = self.book.spent.forward_tokens
         cost = cost or Cost()

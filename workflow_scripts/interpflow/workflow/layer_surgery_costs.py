@@ -6,16 +6,14 @@ from statistics import fmean
 
 from interpflow.config.layer_surgery import LayerSurgerySettings
 from interpflow.config.settings import Config
-from interpflow.plans.families import SweepPlan, sweep_plans
+from interpflow.plans.families import SweepPlan, generating_plans, sweep_plans
 from interpflow.studies.layer_surgery.checks import study_tasks
-from interpflow.tasks.nlp.builtin import BUILTIN_TASKS, builtin_items
-from interpflow.tasks.nlp.task_files import load_task_files
+from interpflow.studies.layer_surgery.data.task_items import study_items
 from interpflow.workflow.costs import Cost, model_shape
 from interpflow.workflow.plan import Plan
 
-CHARACTERS_PER_TOKEN = 4.5  # of short English sentences; a model's own tokenizer may differ
+CHARACTERS_PER_TOKEN = 3.0  # of short sentences, sums and code; fewer where each sign is a token
 WRITTEN_CHARACTERS = 60  # of an item that is yet to be written
-SAMPLED_ITEMS = 20  # of each task, to see how long they are
 # Bytes on disk of a row of an item or document under a plan, in the store and merged, as measured.
 ROW_BYTES = 60
 RUN_BYTES = 6000  # of a run's spec, environment and table
@@ -32,7 +30,7 @@ def layer_surgery_costs(config: Config) -> list[Cost]:
     study = config.layer_surgery
     if study is None:
         return []
-    n_items, prompt = _items(study)
+    n_items, prompt = _items(study, config.seed)
     texts = study.texts
     n_texts = texts.n_documents + texts.n_lens + texts.n_agent
     costs = [Cost("layer_surgery_generation", "", n_items + n_texts, 0,
@@ -60,11 +58,15 @@ def _model_costs(
     read = _depths(structured, shape.layers) * (n_items * prompt + texts.n_documents * document)
     null_documents = min(study.plans.null_documents, texts.n_documents)
     read += _depths(others, shape.layers) * null_documents * document
+    # A token that is generated under a plan is a pass of its own, beside those of its prompt.
+    chosen = generating_plans(structured, study.measures.generate)
+    n_prompts = study.measures.n_generated * len(study_tasks(study))
+    read += _depths(chosen, shape.layers) * n_prompts * (prompt + study.measures.max_new_tokens)
     rows = len(structured) * (n_items + texts.n_documents) + len(others) * null_documents
     memory = 1500 + 2 * weights_mb
     trained = lenses.steps * lenses.documents_per_step * document
     searched = len(study_tasks(study)) * 2 * study.search.max_plans
-    item_tokens = study.tasks.n_items * prompt
+    item_tokens = n_items / len(study_tasks(study)) * prompt
     costs = [
         Cost("layer_surgery_intact", name, n_items, round(n_items * prompt), 0.1, memory),
         Cost("layer_surgery_sweep", name, len(plans), round(read),
@@ -90,15 +92,15 @@ def _model_costs(
     return costs
 
 
-def _items(study: LayerSurgerySettings) -> tuple[int, float]:
-    """Items of all tasks, and tokens of one with its answer."""
-    tasks = BUILTIN_TASKS if study.tasks.builtin is None else study.tasks.builtin
-    found = [builtin_items(task, study.tasks.n_items, 0)[:SAMPLED_ITEMS] for task in tasks]
-    own = load_task_files(study.tasks.files).items
-    lengths = [len(item.prompt + item.answer) for items in (*found, own) for item in items]
-    lengths = lengths or [WRITTEN_CHARACTERS]
-    per_item = fmean(lengths) / CHARACTERS_PER_TOKEN * (1 + study.tasks.shots)
-    return len(study_tasks(study)) * study.tasks.n_items, per_item
+def _items(study: LayerSurgerySettings, seed: int) -> tuple[int, float]:
+    """Items of all tasks, every wording of each family, and tokens of one with its answer."""
+    tasks, written = study.tasks, study.tasks.written
+    n_written = len(written.tasks) * written.n_items if written else 0
+    is_drawn = tasks.builtin != [] or tasks.files
+    items = study_items(tasks, seed, None).items if is_drawn else ()
+    lengths = [len(item.prompt + item.answer) for item in items]
+    lengths += [WRITTEN_CHARACTERS * (1 + tasks.shots)] * n_written
+    return len(lengths), fmean(lengths) / CHARACTERS_PER_TOKEN
 
 
 def _depths(plans: list[SweepPlan], n_layers: int) -> float:

@@ -213,9 +213,9 @@ def _agent_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
         "model": name,
         "seed": config.seed,
         "source": config.models[name].model_dump(),
-        "agent": player(config, config.llm.roles.agent),
     }
     read = ("measures.top_tokens", "measures.max_new_tokens", "texts.max_tokens")
+    agent = {"agent": player(config, config.llm.roles.agent)}
     stages = [
         Stage(
             rule="layer_surgery_agent",
@@ -225,7 +225,7 @@ def _agent_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 f"{here}/agent_report.json",
                 f"{here}/agent_transcript.jsonl",
             ),
-            spec={**common, "settings": _parts(study, "agent", *read)},
+            spec={**common, **agent, "settings": _parts(study, "agent", *read)},
             packages=MODEL_PACKAGES,
         )
     ]
@@ -241,6 +241,7 @@ def _agent_stages(config: Config, study: LayerSurgerySettings, name: str) -> lis
                 ),
                 spec={
                     **common,
+                    **(agent if study.judging.with_agent else {}),
                     "settings": _parts(study, "agent", "judging", *TESTED),
                 },
                 packages=MODEL_PACKAGES,

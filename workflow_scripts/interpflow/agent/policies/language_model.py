@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from interpflow.agent.actions import Action, tools
+from interpflow.agent.actions import ACTIONS, Action, tools
 from interpflow.agent.policies.policy import Decision
 from interpflow.agent.session import View
 from interpflow.agent.transcript import Cost, Exchange
@@ -24,6 +24,7 @@ MOST_SHORT = 150  # earlier actions told in a line each
 MOST_SHOWN = 16_000  # characters of one observation
 MOST_SAID = 2_000  # characters that are kept of what is written beside a call
 MAX_TOKENS = 2_000
+TOO_LONG = f"(cut off after {MAX_TOKENS} tokens, nothing was called)"
 
 SYSTEM = """You study one language model by running it under layer plans: its blocks skipped,
 repeated, exchanged, scaled or ablated. You act only through the tools, one call at a time.
@@ -127,7 +128,9 @@ def _exchange(exchange: Exchange, call: str) -> list[Turn]:
     observation = json.dumps(exchange.observation, ensure_ascii=False)
     if len(observation) > MOST_SHOWN:
         observation = observation[:MOST_SHOWN] + " … (cut; list and describe tell the rest)"
-    if not exchange.action.name:
+    if (
+        exchange.action.name not in ACTIONS
+    ):  # a service refuses calls of tools that it does not know
         return [Turn("assistant", said or "(no call)"), Turn("user", observation)]
     used = {
         "type": "tool_use", "id": call, "name": exchange.action.name,
@@ -148,8 +151,10 @@ def _decision(given: Answer) -> Decision:
     usage = given.usage
     cost = Cost(usage.all_input_tokens + usage.output_tokens, given.cost_usd)
     said = given.text[:MOST_SAID]
-    if not given.tool_calls:
-        return Decision(Action(""), said or given.why, cost)
+    # A call may have been cut in its middle: what is left of it is not what was meant.
+    if given.outcome != "ok" or not given.tool_calls:
+        reason = TOO_LONG if given.outcome == "truncated" else given.why
+        return Decision(Action(""), "\n".join(filter(None, (said, reason))), cost)
     call = given.tool_calls[0]
     return Decision(Action(call.name, _plain(call.arguments)), said, cost)
 

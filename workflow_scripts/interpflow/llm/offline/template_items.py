@@ -19,6 +19,13 @@ def template_items(item: Mapping[str, Any], sample: int) -> dict[str, list[Writt
     """item["n"] items of the task item["name"], as `ITEMS_SCHEMA` wants them, drawn by item["seed"]
     and the sample; some may be equal. Raises UserError for a task without templates."""
     name = str(field(item, "name"))
+    check_task(name)
+    rng = random.Random(derived_seed(int(item.get("seed", 0)), "template_items", name, sample))
+    return {"items": [TEMPLATES[name](rng) for _ in range(int(field(item, "n")))]}
+
+
+def check_task(name: str) -> None:
+    """Raise UserError for a task without templates."""
     if name not in TEMPLATES:
         raise UserError(
             f"the offline generator does not write items of {name!r}",
@@ -26,8 +33,6 @@ def template_items(item: Mapping[str, Any], sample: int) -> dict[str, list[Writt
             remedy=f"choose from {', '.join(TEMPLATES)}, or let a language model play "
             "llm.roles.generator",
         )
-    rng = random.Random(derived_seed(int(item.get("seed", 0)), "template_items", name, sample))
-    return {"items": [TEMPLATES[name](rng) for _ in range(int(field(item, "n")))]}
 
 
 def _written(prompt: str, *accepted: str) -> Written:

@@ -40,14 +40,16 @@ def judged_rows(
 
     A seed draws which documents are explored (of a pool with more of them than one run explores)
     and which each test reads, and what a policy draws; it is the same for all policies, so that
-    they are compared on the same documents.
+    they are compared on the same documents. Time stands still: a slow machine must not take a
+    policy's budget, and a language model that is asked again after a kill must read what it read,
+    or its answers would be bought twice.
     """
     rows = []
     for number in seeds:
         for name, policy in policies.items():
             outcome = run_agent(
                 settings, TextLaboratory(judged.runs), policy(), None,
-                derived_seed(seed, "judging", judged.name, number),
+                derived_seed(seed, "judging", judged.name, number), clock=lambda: 0.0,
             )  # fmt: skip
             rows.append(judged_row(judged, name, number, outcome))
     return rows

@@ -91,14 +91,11 @@ def _policy(estimates: Sequence[Row], policy: str) -> dict[str, Any]:
 
 
 def _comparison(row: Row) -> dict[str, Any]:
+    """better: who discovers more by the sign-flip test over models, Holm over pairs of policies;
+    "" where that is not shown, as on a model or two, however alike they are."""
     first, second = row["factor"].split(" - ")
-    low, high = row["ci_low"], row["ci_high"]
     better = ""
-    if low is not None and low > 0:
-        better = first
-    elif high is not None and high < 0:
-        better = second
-    elif row["estimate"] and low is None:  # no spread over models: every model says the same
+    if row["p_adjusted"] is not None and row["p_adjusted"] <= 1 - row["ci_level"]:
         better = first if row["estimate"] > 0 else second
     keys = ("estimate", "ci_low", "ci_high", "ci_level", "p_value", "p_adjusted", "n_clusters")
     return {"first": first, "second": second, "better": better, **{key: row[key] for key in keys}}

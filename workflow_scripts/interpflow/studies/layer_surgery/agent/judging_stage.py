@@ -175,6 +175,7 @@ def pools(
             raise UserError(
                 f"{len(rows)} documents can be {pool}, and judging needs {least[pool]}",
                 where="layer_surgery.texts",
-                remedy="raise n_documents" if pool == "explored" else "raise n_agent",
+                remedy=f"raise {'n_documents' if pool == 'explored' else 'n_agent'}; of a file of "
+                "texts, give a longer one",
             )
     return found["explored"], found["tested"]
