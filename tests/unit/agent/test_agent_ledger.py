@@ -137,6 +137,8 @@ def _with_results() -> Session:
         ("It costs {{R1.loss}}.", ["R1"], "confirmed", "is nothing"),
         ("It costs {{R9.delta_loss}}.", ["R1"], "confirmed", "no R9"),
         ("It costs {{R1}}.", ["R1"], "confirmed", "cannot be read"),
+        ("It costs {{X1.delta_loss}}.", ["R1", "X1"], "confirmed", "X1, which is exploratory"),
+        ("It costs {{R2.delta_loss}}.", ["R1"], "confirmed", "which is of R2"),
         ("It is needed.", ["R9"], "confirmed", "no R9"),
         ("It is needed.", ["H1"], "confirmed", "no result and no registration"),
         ("It is needed.", ["X1"], "confirmed", "no registered test"),

@@ -56,6 +56,17 @@ def filled(book: Notebook, text: str) -> str:
     return _HOLE.sub(lambda hole: _value(book, hole[1], hole[2]), text)
 
 
+def numbers_from(book: Notebook, text: str) -> list[Result]:
+    """The results whose measured numbers fill holes of a sentence."""
+    filling = [(hole[1], hole[2]) for hole in _HOLE.finditer(text)]
+    found = [
+        (result_of(book, id), name)
+        for id, name in filling
+        if not isinstance(book.found(id), Hypothesis)
+    ]
+    return [result for result, name in found if name in result.effects]
+
+
 def check_numbers(book: Notebook, text: str) -> None:
     """Raise UserError for a number that is no reference to the store."""
     bare = _HOLE.sub(" ", text)

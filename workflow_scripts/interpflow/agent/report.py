@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interpflow.agent.claim_texts import filled, result_of
+from interpflow.agent.claim_texts import filled, numbers_from, result_of
 from interpflow.agent.claims import AnomalyClaim
 from interpflow.agent.notebook import Notebook
 from interpflow.agent.records import Registration
@@ -105,6 +105,7 @@ def _claim(book: Notebook, given: Mapping[str, Any], where: str) -> Claim:
             if result.registration:
                 tests[result.registration] = book.registrations[result.registration]
         _check_strength(book, given["strength"], list(tests.values()))
+        _check_filling(book, given["strength"], given["text"], set(tests))
         text = filled(book, given["text"])
     except UserError as error:
         raise UserError(error.what, where=where, remedy=error.remedy) from None
@@ -115,6 +116,20 @@ def _claim(book: Notebook, given: Mapping[str, Any], where: str) -> Claim:
         tuple(claim for claim in claims if claim is not None),
         tuple(statement(book, each) for each in tests.values()),
     )  # fmt: skip
+
+
+def _check_filling(book: Notebook, strength: str, text: str, tests: set[str]) -> None:
+    """Raise UserError where a claim with a verdict shows numbers that the verdict is not about."""
+    if strength == "exploratory":
+        return
+    for result in numbers_from(book, text):
+        if result.registration not in tests:
+            kind = f"of {result.registration}" if result.registration else "exploratory"
+            raise UserError(
+                f"a number is that of {result.id}, which is {kind}: of no test that the claim "
+                "refers to",
+                remedy="refer to its test, or make another claim of the strength exploratory",
+            )
 
 
 def _check_strength(book: Notebook, strength: str, tests: Sequence[Registration]) -> None:
