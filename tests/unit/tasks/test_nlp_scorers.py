@@ -31,6 +31,11 @@ def test_exact(text: str, right: bool) -> None:
     assert is_correct(item("Paris"), text) is right
 
 
+def test_an_accent_may_be_a_sign_of_its_own() -> None:
+    assert is_correct(item("café"), " cafe\u0301")
+    assert not is_correct(item("café"), " cafe")
+
+
 def test_words_are_read_as_long_as_the_accepted_answer() -> None:
     city = item("New York", "set", ("New York", "Boston"))
     assert is_correct(city, " New York City is")
@@ -56,7 +61,8 @@ def test_number(text: str, right: bool) -> None:
     [
         ("eight", 8), ("forty-two", 42), ("a hundred and five", 105), ("two hundred", 200),
         ("1,000 men", 1000), ("1/2", 0.5), ("none", None), ("someone", None),
-        ("the year 1945", 1945),
+        ("the year 1945", 1945), ("minus five", -5), ("a negative twelve", -12),
+        ("five minus two", 5),
     ],
 )  # fmt: skip
 def test_numbers_in_digits_and_words(text: str, value: float | None) -> None:

@@ -113,6 +113,7 @@ def test_tasks_of_one_name_are_merged_and_equal_items_dropped(tmp_path: Path) ->
         ([{"prompt": "x", "answer": True}], "not text", 1),
         ([{**CAPITAL, "anwser": "Rome"}], "unknown field 'anwser'", 1),
         ([CAPITAL, {**CAPITAL, "answer": "Lyon"}], "another answer", 2),
+        ([{**CAPITAL, "prompt": "x \ud800"}], "surrogate pair", 1),
         (["text"], "not an item", 1),
     ],
 )

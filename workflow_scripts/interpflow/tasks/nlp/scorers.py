@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
 
 from interpflow.tasks.counting.numbers import TENS, UNITS
@@ -19,6 +20,8 @@ SPELLED = re.compile(
     rf"\b(?:(?P<hundreds>{_UNIT}|a)\s+hundred(?:\s+and)?\s*)?(?P<rest>{_BELOW_HUNDRED})?\b",
     re.IGNORECASE,
 )
+
+MINUS = re.compile(r"\b(?:minus|negative)\s+\Z", re.IGNORECASE)
 
 
 def read_answer(item: TaskItem, text: str) -> str:
@@ -93,7 +96,11 @@ def first_number(text: str) -> tuple[int, int, Fraction] | None:
         (match for match in SPELLED.finditer(plain) if match["hundreds"] or match["rest"]), None
     )
     if spelled and (not digits or spelled.start() < digits[0].start):
-        return spelled.start(), len(text[: spelled.end()].rstrip()), _spelled_value(spelled)
+        start, end, value = spelled.start(), spelled.end(), _spelled_value(spelled)
+        sign = MINUS.search(plain, 0, start)
+        if sign:
+            start, value = sign.start(), -value
+        return start, len(text[:end].rstrip()), value
     return (digits[0].start, digits[0].end, digits[0].value) if digits else None
 
 
@@ -107,5 +114,6 @@ def _spelled_value(match: re.Match[str]) -> Fraction:
 
 def _normal(text: str) -> str:
     """The form that words are compared in; of text that is all punctuation, itself."""
-    folded = " ".join(text.casefold().split())
+    # An accent of its own and a letter that has it are the same text.
+    folded = " ".join(unicodedata.normalize("NFC", text).casefold().split())
     return folded.strip(EDGES) or folded

@@ -232,7 +232,11 @@ def _scalar(value: Any, key: str, where: str) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise UserError(f"`{key}` is {value!r}, not text", where=where, remedy="put it in quotes")
-    return value if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else str(value)
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise UserError(f"`{key}` holds half of a surrogate pair, which is no character",
+                        where=where, remedy="write the character itself")  # fmt: skip
+    return text
 
 
 def _check_keys(entry: Mapping[str, Any], known: Sequence[str], where: str) -> None:
