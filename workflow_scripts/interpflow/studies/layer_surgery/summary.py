@@ -113,11 +113,17 @@ def _lenses(name: str, lenses: Mapping[str, Any]) -> str:
 
 
 def _agent(name: str, report: Mapping[str, Any]) -> str:
-    funnel = report["ledger"]
-    claims = [claim["text"] for claim in report["claims"]]
-    said = " ".join(claims) if claims else "It claims nothing."
-    return (
+    """The funnel of the agent's tests; its claims stand in its report."""
+    funnel, forecasts = report["ledger"], report["forecasts"]
+    verdicts = ", ".join(f"{n} {verdict}" for verdict, n in funnel["verdicts"].items())
+    told = (
         f"{name}, the agent ({report['policy']}): {funnel['proposed']} hypotheses, "
-        f"{funnel['registered']} registered tests, {funnel['verdicts'].get('CONFIRMED', 0)} "
-        f"confirmed. {said}"
+        f"{funnel['registered']} registered tests ({funnel['placebos']} of them placebos), "
+        f"verdicts: {verdicts or 'none'}; {len(report['claims'])} claims in its report."
+    )
+    if forecasts["brier"] is None:
+        return told
+    return (
+        f"{told} Brier score of its forecasts {forecasts['brier']:.3f}; of the base rate, known "
+        f"in hindsight only, {forecasts['base_rate_brier']:.3f}."
     )
