@@ -116,6 +116,13 @@ def write_sweep(
          **Estimate(quantity="influence", estimate={0: 1.0, 7: 0.8}.get(block, 0.1)).to_row()}
         for block in range(N_LAYERS)
     ]  # fmt: skip
+    # Alignment is least where influence is largest; a block without a value is left out.
+    influence += [
+        {"study": "layer_surgery", "model": "m", "analysis": "depth_cka", "factor": "next depth",
+         "level": f"{block}-{block + 1}",
+         **Estimate(quantity="CKA", estimate={0: 0.1, 7: 0.3}.get(block, 0.9)).to_row()}
+        for block in range(N_LAYERS) if block != 3
+    ]  # fmt: skip
     tables["lens_estimates"] = ("estimates", influence)
     folder.mkdir(parents=True, exist_ok=True)
     for name, (table, rows) in tables.items():

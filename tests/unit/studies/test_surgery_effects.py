@@ -326,6 +326,9 @@ def test_influence_against_damage(found, nothing):
     assert row["n_units"] == N_LAYERS
     assert row["estimate"] > 0.4
     assert one(nothing[0], "block_influence", "skip_each", "")["p_value"] > 0.001
+    aligned = one(found[0], "depth_cka", "skip_each", "")
+    assert (aligned["n_units"], aligned["n_dropped"]) == (N_LAYERS - 1, 1)
+    assert aligned["estimate"] > 0.4
 
 
 @pytest.mark.parametrize(

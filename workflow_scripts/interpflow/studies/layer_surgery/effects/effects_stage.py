@@ -76,13 +76,14 @@ def estimate_effects(
     )  # fmt: skip
     endpoints = endpoint_rows(analyst, outcomes, exits)
     decided = decide_claims(analyst, outcomes, claims)
+    influence = influence_rows(analyst, outcomes, read_rows(lens_estimates_path, "estimates"))
     rows: list[Row] = [
         *endpoints,
         *text_rows(analyst, outcomes),
         *band_rows(analyst, outcomes),
         *control_rows(analyst, outcomes),
         *order_rows(analyst, outcomes),
-        *influence_rows(analyst, outcomes, read_rows(lens_estimates_path, "estimates")),
+        *influence,
         *answer_rows(analyst, outcomes),
         *generation_rows(analyst, outcomes),
         *claim_rows(analyst, decided),
@@ -94,6 +95,7 @@ def estimate_effects(
         "left_out": left_out,
         "smallest_effect": settings.analysis.smallest_effect,
         ENDPOINTS: endpoints,
+        "influence": influence,
         "claims": [one.to_document() for one in decided],
         "claim_verdicts": dict(Counter(one.verdict for one in decided)),
     }

@@ -16,7 +16,7 @@ from interpflow.studies.layer_surgery.effects.outcomes import Outcomes
 from interpflow.studies.layer_surgery.estimate_rows import Analyst, FloatArray, Row
 
 TEXT, BAND, CONTROLS, ORDERS = "text", "null band", "against controls", "order distance"
-INFLUENCE = "block_influence"
+INFLUENCE, CKA = "block_influence", "depth_cka"
 CHANGE, KEPT = "loss change", "top-1 kept"
 N_CURVE_BINS = 10
 # Orders whose distance differs from a plan's by at most this share of the largest are "as far".
@@ -138,22 +138,33 @@ def order_rows(analyst: Analyst, outcomes: Outcomes) -> list[Row]:
 def influence_rows(
     analyst: Analyst, outcomes: Outcomes, lens_estimates: Sequence[Row]
 ) -> list[Row]:
-    """Rank correlation over blocks of their influence (1 − cosine of the states before and after,
-    from the lens stage) with the loss that skipping them costs."""
-    influence = {
-        row["level"]: row["estimate"]
-        for row in lens_estimates
-        if (row["analysis"], row["factor"]) == (INFLUENCE, "block")
-    }
+    """Rank correlation over blocks of what they do to the states, from the lens stage, with the
+    loss that skipping them costs: of their influence (1 − cosine of the states before and after),
+    and of 1 − CKA of the two."""
+    cosine, cka = {}, {}
+    for row in lens_estimates:
+        if row["estimate"] is None:
+            continue
+        if (row["analysis"], row["factor"]) == (INFLUENCE, "block"):
+            cosine[int(row["level"])] = row["estimate"]
+        elif (row["analysis"], row["factor"]) == (CKA, "next depth"):
+            cka[int(row["level"].split("-")[0])] = 1.0 - row["estimate"]
     plans = outcomes.plans.of_family("skip_each")
     damage = mean_over(outcomes.losses.delta(row["plan"] for row in plans))
-    known = [influence.get(str(block)) for block in range(len(plans))]
-    found = influence_against_damage(
-        [np.nan if value is None else value for value in known], damage,
-        level=analyst.settings.level, n_resamples=analyst.settings.n_permutations,
-        seed=analyst.seed_of(INFLUENCE),
-    )  # fmt: skip
-    return [analyst.row(INFLUENCE, "skip_each", "", found)]
+    return [
+        analyst.row(
+            analysis, "skip_each", "",
+            influence_against_damage(
+                [known.get(block, np.nan) for block in range(len(plans))], damage,
+                quantity=quantity, level=analyst.settings.level,
+                n_resamples=analyst.settings.n_permutations, seed=analyst.seed_of(analysis),
+            ),
+        )
+        for analysis, known, quantity in (
+            (INFLUENCE, cosine, "rank correlation of influence and damage"),
+            (CKA, cka, "rank correlation of 1 − CKA and damage"),
+        )
+    ]  # fmt: skip
 
 
 ALL_ORDERS, GIVEN_ENDS, INNER_ORDERS = "all orders", "given moved ends", "inner orders"
