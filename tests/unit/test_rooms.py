@@ -71,6 +71,8 @@ def test_a_room_imports_only_rooms_before_it(room: str) -> None:
 # Rooms within a room, in the order in which they may import each other.
 INNER_ORDERS = {
     "engine": ("passes", "proofs", "layers", "lenses", "sweeps", "circuits"),
+    "agent": ("rules", "record", "work", "policies"),
+    "studies/layer_surgery": ("data", "sweep", "lenses", "effects", "agent"),
     "studies/robustness": ("data", "answers", "costs", "inside", "patches"),
 }
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from interpflow.agent.actions import Action
 from interpflow.agent.conduct import Outcome, run_agent
-from interpflow.agent.ledger import Ledger
 from interpflow.agent.policies.language_model import WHOLE, LanguageModelPolicy, turns_of
 from interpflow.agent.policies.scientist import scientist
-from interpflow.agent.session import LEDGER, TRANSCRIPT, Session
-from interpflow.agent.transcript import Transcript
+from interpflow.agent.record.ledger import Ledger
+from interpflow.agent.record.transcript import Transcript
+from interpflow.agent.rules.actions import Action
+from interpflow.agent.work.session import LEDGER, TRANSCRIPT, Session
 from interpflow.config.llm import LlmSettings, RoleModel
 from interpflow.errors import UserError
 from tests.service_stub import Faults, Reply, ServiceStub

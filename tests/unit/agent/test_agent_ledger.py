@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interpflow.agent.actions import Action
 from interpflow.agent.conduct import outcome_of, run_agent
-from interpflow.agent.ledger import Ledger, verify
 from interpflow.agent.policies.fixed_sweep import fixed_sweep
 from interpflow.agent.policies.scientist import scientist
-from interpflow.agent.report_pages import markdown
-from interpflow.agent.session import LEDGER, Session
-from interpflow.agent.slots import Slots
+from interpflow.agent.record.ledger import Ledger, verify
+from interpflow.agent.rules.actions import Action
+from interpflow.agent.rules.slots import Slots
+from interpflow.agent.work.report_pages import markdown
+from interpflow.agent.work.session import LEDGER, Session
 from interpflow.errors import UserError
 from tests.unit.agent.fake_laboratory import FakeLaboratory, settings
 from tests.unit.agent.test_agent_session import HYPOTHESIS, SKIP, of_skip

@@ -18,7 +18,7 @@ from interpflow.agent.policies.findings import directed
 from interpflow.agent.policies.looking import Seen, chance
 from interpflow.agent.policies.needs import MOST_TESTS, RESERVE_SHARE
 from interpflow.agent.policies.scientist import scientist
-from interpflow.agent.session import Session
+from interpflow.agent.work.session import Session
 from interpflow.plans.layer_plan import LayerPlan
 from interpflow.plans.requests import NamedPlan, named_plan
 from interpflow.stats.quantiles import t_quantile

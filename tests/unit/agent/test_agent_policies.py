@@ -7,12 +7,12 @@ from functools import partial
 import pytest
 from scipy.stats import binom
 
-from interpflow.agent.budget import EXPLORING_SHARE
-from interpflow.agent.claims import AnomalyClaim
 from interpflow.agent.conduct import run_agent
 from interpflow.agent.policies.fixed_sweep import fixed_sweep
 from interpflow.agent.policies.random_policy import random_policy
 from interpflow.agent.policies.scientist import scientist as whole_scientist
+from interpflow.agent.rules.claims import AnomalyClaim
+from interpflow.agent.work.budget import EXPLORING_SHARE
 from tests.unit.agent.fake_laboratory import TOKENS, BoundaryLaboratory, FakeLaboratory, settings
 
 SEEDS = 50

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from interpflow.agent.actions import ACTIONS, Action, check_action, schema_of, tools
 from interpflow.agent.conduct import outcome_of
-from interpflow.agent.session import MOST_IDLE, Session
-from interpflow.agent.transcript import Cost
+from interpflow.agent.record.transcript import Cost
+from interpflow.agent.rules.actions import ACTIONS, Action, check_action, schema_of, tools
+from interpflow.agent.work.session import MOST_IDLE, Session
 from interpflow.errors import UserError
 from tests.unit.agent.fake_laboratory import TOKENS, BoundaryLaboratory, FakeLaboratory, settings
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from interpflow.agent.session import TRANSCRIPT
+from interpflow.agent.work.session import TRANSCRIPT
 from interpflow.config.load import parse_config
 from interpflow.errors import UserError
 from interpflow.studies.layer_surgery.agent.agent_stage import AGENTS, run_agent_stage

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from interpflow.agent.actions import Action
-from interpflow.agent.claims import AnomalyClaim
 from interpflow.agent.laboratory import INTACT
 from interpflow.agent.policies.policy import CoursePolicy
+from interpflow.agent.rules.actions import Action
+from interpflow.agent.rules.claims import AnomalyClaim
 from interpflow.config.layer_surgery import LayerSurgerySettings, SurgeryAgent, SurgeryJudging
 from interpflow.config.load import parse_config
 from interpflow.engine import load

@@ -10,16 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from interpflow.agent.budget import Spent
-from interpflow.agent.claims import AnomalyClaim
-from interpflow.agent.closing import unverified
 from interpflow.agent.laboratory import Laboratory
-from interpflow.agent.notebook import Notebook
 from interpflow.agent.policies.policy import Policy
-from interpflow.agent.records import UNFINISHED, Registration
-from interpflow.agent.report import Claim, forecasts, funnel, real_tests, statement, verdict_of
-from interpflow.agent.report_pages import write_report
-from interpflow.agent.session import Session
+from interpflow.agent.record.records import UNFINISHED, Registration
+from interpflow.agent.rules.claims import AnomalyClaim
+from interpflow.agent.work.budget import Spent
+from interpflow.agent.work.closing import unverified
+from interpflow.agent.work.notebook import Notebook
+from interpflow.agent.work.report import Claim, forecasts, funnel, real_tests, statement, verdict_of
+from interpflow.agent.work.report_pages import write_report
+from interpflow.agent.work.session import Session
 from interpflow.config.layer_surgery import SurgeryAgent
 from interpflow.stats.forecasts import ForecastScore
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from interpflow.agent.policies.looking import Plan, Seen, chance
-from interpflow.agent.session import View
+from interpflow.agent.work.session import View
 
 Sign = Literal["increase", "decrease"]
 MIN_PROBABILITY = 0.5

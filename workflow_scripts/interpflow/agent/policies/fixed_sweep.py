@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from interpflow.agent.claims import AnomalyClaim
 from interpflow.agent.policies.policy import Course, CoursePolicy
 from interpflow.agent.policies.steps import decide_claim
-from interpflow.agent.session import View
+from interpflow.agent.rules.claims import AnomalyClaim
+from interpflow.agent.work.session import View
 
 FACTORS = (0.5, 2.0)
 # It knows nothing: the chance that it states is that of a rare thing.

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from interpflow.agent.actions import ACTIONS, Action, tools
 from interpflow.agent.policies.policy import Decision
-from interpflow.agent.session import View
-from interpflow.agent.transcript import Cost, Exchange
+from interpflow.agent.record.transcript import Cost, Exchange
+from interpflow.agent.rules.actions import ACTIONS, Action, tools
+from interpflow.agent.work.session import View
 from interpflow.config.llm import LlmSettings, RoleModel
 from interpflow.config.model import ModelSettings
 from interpflow.errors import UserError

@@ -7,8 +7,8 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interpflow.agent.actions import Action
-from interpflow.agent.claims import MEASURE, METRIC
+from interpflow.agent.rules.actions import Action
+from interpflow.agent.rules.claims import MEASURE, METRIC
 from interpflow.stats.quantiles import t_quantile, t_upper
 
 Plan = dict[str, Any]

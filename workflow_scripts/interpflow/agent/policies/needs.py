@@ -14,8 +14,6 @@ from itertools import chain, pairwise, zip_longest
 from statistics import fmean
 from typing import Any
 
-from interpflow.agent.actions import MOST_PLANS, Action
-from interpflow.agent.claims import METRIC
 from interpflow.agent.policies.findings import MIN_PROBABILITY, Finding, directed, sized
 from interpflow.agent.policies.looking import (
     Plan,
@@ -28,7 +26,9 @@ from interpflow.agent.policies.looking import (
     swap,
 )
 from interpflow.agent.policies.steps import decide
-from interpflow.agent.session import MOST_IDLE, View
+from interpflow.agent.rules.actions import MOST_PLANS, Action
+from interpflow.agent.rules.claims import METRIC
+from interpflow.agent.work.session import MOST_IDLE, View
 
 MOST_TESTS = 10
 # Share of all slots that is left: what is explored later can still be decided.

@@ -6,10 +6,10 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from interpflow.agent.actions import MOST_CLAIMS, Action
 from interpflow.agent.policies.sentences import sentence
-from interpflow.agent.session import View
-from interpflow.agent.transcript import Cost
+from interpflow.agent.record.transcript import Cost
+from interpflow.agent.rules.actions import MOST_CLAIMS, Action
+from interpflow.agent.work.session import View
 
 # Yields actions, is sent their observations; ends when it has nothing more to do.
 Course = Generator[Action, Mapping[str, Any], None]

@@ -7,7 +7,7 @@ import numpy as np
 from interpflow.agent.policies.fixed_sweep import PROBABILITY, all_claims
 from interpflow.agent.policies.policy import Course, CoursePolicy
 from interpflow.agent.policies.steps import decide_claim
-from interpflow.agent.session import View
+from interpflow.agent.work.session import View
 from interpflow.config.identity import derived_seed
 
 

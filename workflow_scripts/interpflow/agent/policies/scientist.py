@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from interpflow.agent.actions import MOST_PLANS, Action
-from interpflow.agent.claims import METRIC, AnomalyClaim
 from interpflow.agent.policies.looking import (
     LEVEL_SHARE,
     MOST_CERTAIN,
@@ -30,7 +28,9 @@ from interpflow.agent.policies.looking import (
 from interpflow.agent.policies.needs import decide_needs
 from interpflow.agent.policies.policy import Course, CoursePolicy
 from interpflow.agent.policies.steps import decide_claim
-from interpflow.agent.session import View
+from interpflow.agent.rules.actions import MOST_PLANS, Action
+from interpflow.agent.rules.claims import METRIC, AnomalyClaim
+from interpflow.agent.work.session import View
 from interpflow.stats.quantiles import normal_quantile
 
 FACTORS = (0.5, 2.0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from interpflow.agent.actions import Action
-from interpflow.agent.claims import MEASURE, METRIC, AnomalyClaim
-from interpflow.agent.session import View
+from interpflow.agent.rules.actions import Action
+from interpflow.agent.rules.claims import MEASURE, METRIC, AnomalyClaim
+from interpflow.agent.work.session import View
 
 _TEXTS = {
     "no_op": "Block {0} does nothing: without it the loss on neutral text stays the same.",

@@ -11,13 +11,14 @@ from interpflow.agent.conduct import run_agent
 from interpflow.agent.policies.language_model import LanguageModelPolicy
 from interpflow.agent.policies.policy import Policy
 from interpflow.agent.policies.scientist import scientist
-from interpflow.agent.report_pages import write_report
-from interpflow.agent.session import TRANSCRIPT
+from interpflow.agent.work.report_pages import write_report
+from interpflow.agent.work.session import TRANSCRIPT
 from interpflow.config.identity import content_hash, derived_seed
 from interpflow.config.layer_surgery import LayerSurgerySettings
 from interpflow.config.settings import Config
 from interpflow.errors import UserError
 from interpflow.inference.surgery.code_version import measuring_code, source_digest
+from interpflow.stats import forecasts, online_fdr, verdicts
 from interpflow.studies.layer_surgery.agent.laboratory_agent import StoreLaboratory
 from interpflow.studies.layer_surgery.sweep.gate_document import read_gates
 from interpflow.studies.layer_surgery.sweep.laboratory import open_laboratory
@@ -96,8 +97,11 @@ def run_agent_stage(
 
 
 def _agent_code() -> str:
-    """Digest of what an agent is: a transcript goes on only under the rules that it began with."""
-    return source_digest(sorted(Path(str(agent_room.__file__)).parent.rglob("*.py")))
+    """Digest of what an agent is: a transcript goes on only under the rules that it began with,
+    those of verdicts and levels among them."""
+    own = sorted(Path(str(agent_room.__file__)).parent.rglob("*.py"))
+    deciding = [Path(str(module.__file__)) for module in (verdicts, online_fdr, forecasts)]
+    return source_digest([*own, *deciding])
 
 
 def policy_of(config: Config) -> Policy:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interpflow.agent.claims import AnomalyClaim
 from interpflow.agent.conduct import Outcome, run_agent
 from interpflow.agent.policies.policy import Policy
+from interpflow.agent.rules.claims import AnomalyClaim
 from interpflow.config.identity import derived_seed
 from interpflow.config.layer_surgery import SurgeryAgent
 from interpflow.plans.anomalies import Anomaly

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from interpflow.agent.claims import AnomalyClaim
+from interpflow.agent.rules.claims import AnomalyClaim
 from interpflow.config.identity import derived_seed
 from interpflow.config.layer_surgery import Plant
 from interpflow.plans.anomalies import Anomaly

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from interpflow.agent.effects import differences, effect_of
-from interpflow.agent.notebook import Notebook
-from interpflow.agent.records import Registration, Result
+from interpflow.agent.record.records import Registration, Result
+from interpflow.agent.rules.effects import differences, effect_of
+from interpflow.agent.work.notebook import Notebook
 from interpflow.config.identity import derived_seed
 from interpflow.stats.verdicts import judge
 

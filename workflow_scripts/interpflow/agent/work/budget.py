@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from interpflow.agent.transcript import Cost
+from interpflow.agent.record.transcript import Cost
 from interpflow.config.layer_surgery import AgentBudget
 
 # The language model's part of the budget that is kept for the closing report.

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interpflow.agent.actions import Action, check_action, plain_action
-from interpflow.agent.budget import exhausted, limits, remaining
-from interpflow.agent.closing import close, is_due
-from interpflow.agent.exploration import compare, explore
-from interpflow.agent.hypotheses import hypothesize, note, revise
 from interpflow.agent.laboratory import METRICS, Laboratory
-from interpflow.agent.ledger import Ledger
-from interpflow.agent.notebook import Notebook
-from interpflow.agent.registration import preregister, run
-from interpflow.agent.report import Claim, accepted_claims
-from interpflow.agent.slots import Pools, Slots
-from interpflow.agent.transcript import Cost, Exchange, Transcript
+from interpflow.agent.record.ledger import Ledger
+from interpflow.agent.record.transcript import Cost, Exchange, Transcript
+from interpflow.agent.rules.actions import Action, check_action, plain_action
+from interpflow.agent.rules.slots import Pools, Slots
+from interpflow.agent.work.budget import exhausted, limits, remaining
+from interpflow.agent.work.closing import close, is_due
+from interpflow.agent.work.exploration import compare, explore
+from interpflow.agent.work.hypotheses import hypothesize, note, revise
+from interpflow.agent.work.notebook import Notebook
+from interpflow.agent.work.registration import preregister, run
+from interpflow.agent.work.report import Claim, accepted_claims
 from interpflow.config.identity import content_hash
 from interpflow.config.layer_surgery import SurgeryAgent
 from interpflow.errors import UserError

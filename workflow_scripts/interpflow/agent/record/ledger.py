@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from interpflow.agent.lines import append_line, read_lines
+from interpflow.agent.record.lines import append_line, read_lines
 from interpflow.config.identity import canonical_json
 from interpflow.errors import UserError
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from interpflow.agent.claims import KINDS
 from interpflow.agent.laboratory import MEASURES, METRICS
+from interpflow.agent.rules.claims import KINDS
 from interpflow.errors import UserError
 from interpflow.llm.asks import Tool
 from interpflow.plans.requests import request_schema

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from interpflow.agent.effects import Effect
 from interpflow.agent.laboratory import METRICS
-from interpflow.agent.notebook import Notebook
-from interpflow.agent.records import Hypothesis, Registration, Result
+from interpflow.agent.record.records import Hypothesis, Registration, Result
+from interpflow.agent.rules.effects import Effect
+from interpflow.agent.work.notebook import Notebook
 from interpflow.errors import UserError
 
 _HOLE = re.compile(r"\{\{\s*([A-Z]\d+)\.([a-z_0-9]+)\s*\}\}")

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from interpflow.agent.claims import AnomalyClaim
-from interpflow.agent.effects import Effect, FloatArray
 from interpflow.agent.laboratory import INTACT, Measure
-from interpflow.agent.predictions import Prediction
+from interpflow.agent.rules.claims import AnomalyClaim
+from interpflow.agent.rules.effects import Effect, FloatArray
+from interpflow.agent.rules.predictions import Prediction
 from interpflow.plans.requests import NamedPlan
 from interpflow.stats.verdicts import Judged
 

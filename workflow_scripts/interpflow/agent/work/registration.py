@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from interpflow.agent.effects import Effect
-from interpflow.agent.notebook import Notebook
-from interpflow.agent.predictions import Prediction
-from interpflow.agent.records import Hypothesis, Registration, Result, Subject
-from interpflow.agent.trials import trial_result
+from interpflow.agent.record.records import Hypothesis, Registration, Result, Subject
+from interpflow.agent.rules.effects import Effect
+from interpflow.agent.rules.predictions import Prediction
+from interpflow.agent.work.notebook import Notebook
+from interpflow.agent.work.trials import trial_result
 from interpflow.config.identity import content_hash
 from interpflow.errors import UserError
 from interpflow.stats.power import power_of_mean

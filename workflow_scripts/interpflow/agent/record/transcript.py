@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from interpflow.agent.actions import Action
-from interpflow.agent.lines import append_line, read_lines
+from interpflow.agent.record.lines import append_line, read_lines
+from interpflow.agent.rules.actions import Action
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from interpflow.agent.claims import AnomalyClaim
-from interpflow.agent.notebook import Notebook
-from interpflow.agent.records import Hypothesis, Note
-from interpflow.agent.registration import withdraw
+from interpflow.agent.record.records import Hypothesis, Note
+from interpflow.agent.rules.claims import AnomalyClaim
+from interpflow.agent.work.notebook import Notebook
+from interpflow.agent.work.registration import withdraw
 from interpflow.errors import UserError
 
 

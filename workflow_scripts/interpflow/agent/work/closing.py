@@ -6,10 +6,10 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from interpflow.agent.notebook import Notebook
-from interpflow.agent.records import UNFINISHED, Registration
-from interpflow.agent.registration import enter_result, register
-from interpflow.agent.trials import trial_result
+from interpflow.agent.record.records import UNFINISHED, Registration
+from interpflow.agent.work.notebook import Notebook
+from interpflow.agent.work.registration import enter_result, register
+from interpflow.agent.work.trials import trial_result
 from interpflow.errors import UserError
 
 

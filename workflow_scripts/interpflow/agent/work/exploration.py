@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from interpflow.agent.actions import MOST_UNITS
-from interpflow.agent.effects import differences, effect_of
-from interpflow.agent.notebook import Notebook
-from interpflow.agent.records import Result, Subject
+from interpflow.agent.record.records import Result, Subject
+from interpflow.agent.rules.actions import MOST_UNITS
+from interpflow.agent.rules.effects import differences, effect_of
+from interpflow.agent.work.notebook import Notebook
 from interpflow.errors import UserError
 
 

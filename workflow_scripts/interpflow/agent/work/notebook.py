@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from interpflow.agent.budget import Spent, remaining
 from interpflow.agent.laboratory import INTACT, METRICS, Laboratory, Measure, Measured
-from interpflow.agent.ledger import Ledger
-from interpflow.agent.records import Hypothesis, Note, Registration, Result, Subject
-from interpflow.agent.slots import Pools, Slots
+from interpflow.agent.record.ledger import Ledger
+from interpflow.agent.record.records import Hypothesis, Note, Registration, Result, Subject
+from interpflow.agent.rules.slots import Pools, Slots
+from interpflow.agent.work.budget import Spent, remaining
 from interpflow.config.layer_surgery import AgentBudget, SurgeryAgent
 from interpflow.errors import UserError
 from interpflow.plans.requests import NamedPlan

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interpflow.agent.claim_texts import filled, numbers_from, result_of
-from interpflow.agent.claims import AnomalyClaim
-from interpflow.agent.notebook import Notebook
-from interpflow.agent.records import Registration
+from interpflow.agent.record.records import Registration
+from interpflow.agent.rules.claims import AnomalyClaim
+from interpflow.agent.work.claim_texts import filled, numbers_from, result_of
+from interpflow.agent.work.notebook import Notebook
 from interpflow.errors import UserError
 from interpflow.stats.forecasts import ForecastScore, forecast_score
 

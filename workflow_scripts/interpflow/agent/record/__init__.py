@@ -1,0 +1,1 @@
+"""What is written down: the chained ledger, the transcript, and the records in them."""

@@ -1,0 +1,1 @@
+"""A session at work: exploring, registering, running, closing and reporting."""
