@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from interpflow.config.counting import CountingSettings
-from interpflow.config.load import any_config
 from interpflow.config.settings import Config
-from interpflow.errors import UserError
 from interpflow.llm.roles import check_roles, contamination
+from interpflow.studies.checked_settings import AnyConfig, configured
 from interpflow.studies.counting.benchmark import benchmark
 from interpflow.studies.counting.comparison import compare
 from interpflow.studies.counting.effects import estimate_effects
@@ -28,15 +26,13 @@ from interpflow.studies.models import manifest_path, write_manifest
 from interpflow.tables.documents import read_document
 
 
-def run_counting(
-    config: Config | Mapping[str, Any] | Path | str, directory: Path | str = "results"
-) -> dict[str, Any]:
+def run_counting(config: AnyConfig, directory: Path | str = "results") -> dict[str, Any]:
     """Run the whole study and return its summary; tables land in `directory`/counting.
 
     `config`: settings as in config.yaml, as a mapping, a path or parsed. The files equal those of
     the workflow but for their provenance. Raises UserError for wrong settings.
     """
-    settings = _parsed(config)
+    settings = configured(config, "counting")
     study = settings.counting
     assert study is not None
     check_roles(settings)
@@ -79,14 +75,6 @@ def run_counting(
     }
     summarise(names, inputs, here / "summary.json")
     return read_document(here / "summary.json", "counting_summary")
-
-
-def _parsed(config: Config | Mapping[str, Any] | Path | str) -> Config:
-    settings = any_config(config)
-    if settings.counting is None:
-        raise UserError("the counting study is switched off", where="counting",
-                        remedy="add `counting: {}` to the config")  # fmt: skip
-    return settings
 
 
 def _write_rounds(settings: Config, study: CountingSettings, here: Path) -> WrittenRounds:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from interpflow.config.layer_surgery import LayerSurgerySettings
-from interpflow.config.load import any_config
 from interpflow.config.settings import Config
-from interpflow.errors import UserError
-from interpflow.llm.preflight import check_purchase, check_services
-from interpflow.llm.roles import check_roles
-from interpflow.models.acquire import check_source_files
-from interpflow.models.named import model_source
+from interpflow.studies.checked_settings import AnyConfig, checked_settings
 from interpflow.studies.layer_surgery.agent.agent_stage import run_agent_stage
 from interpflow.studies.layer_surgery.agent.judging_stage import judge_agents
 from interpflow.studies.layer_surgery.checks import check_layer_surgery
@@ -31,16 +25,16 @@ from interpflow.tables.documents import read_document
 from interpflow.tasks.nlp.judged_items import asks_free
 
 
-def run_layer_surgery(
-    config: Config | Mapping[str, Any] | Path | str, directory: Path | str = "results"
-) -> dict[str, Any]:
+def run_layer_surgery(config: AnyConfig, directory: Path | str = "results") -> dict[str, Any]:
     """Run the whole study and return its summary; tables land in `directory`/layer_surgery.
 
     `config`: settings as in config.yaml, as a mapping, a path or parsed. The files equal those of
     the workflow but for their provenance. Runs are kept in the store that the settings name, which
     the workflow, later calls and agents share. Raises UserError for wrong settings.
     """
-    settings, study = _parsed(config)
+    settings = checked_settings(config, "layer_surgery", check_layer_surgery)
+    study = settings.layer_surgery
+    assert study is not None
     here = Path(directory) / "layer_surgery"
     data = _make_data(settings, study, here)
     names = settings.layer_surgery_models()
@@ -65,23 +59,6 @@ def run_layer_surgery(
     }
     summarise(names, inputs, here / "summary.json")
     return read_document(here / "summary.json", "layer_surgery_summary")
-
-
-def _parsed(
-    config: Config | Mapping[str, Any] | Path | str,
-) -> tuple[Config, LayerSurgerySettings]:
-    """The settings, with all that is checked before a run of the workflow."""
-    settings = any_config(config)
-    if settings.layer_surgery is None:
-        raise UserError("the layer surgery study is switched off", where="layer_surgery",
-                        remedy="add `layer_surgery: {}` to the config")  # fmt: skip
-    for name in settings.layer_surgery_models():
-        check_source_files(model_source(name, settings.models[name]))
-    check_layer_surgery(settings)
-    check_roles(settings)
-    check_services(settings)
-    check_purchase(settings)
-    return settings, settings.layer_surgery
 
 
 def _make_data(settings: Config, study: LayerSurgerySettings, here: Path) -> dict[str, Any]:

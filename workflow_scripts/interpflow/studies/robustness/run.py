@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from interpflow.config.load import any_config
 from interpflow.config.robustness import RobustnessSettings
 from interpflow.config.settings import Config
-from interpflow.errors import UserError
-from interpflow.llm.preflight import check_purchase, check_services
-from interpflow.llm.roles import check_roles, contamination
-from interpflow.models.acquire import check_source_files
-from interpflow.models.named import model_source
+from interpflow.llm.roles import contamination
+from interpflow.studies.checked_settings import AnyConfig, checked_settings
 from interpflow.studies.models import manifest_path, write_manifest
 from interpflow.studies.robustness.answers.inference import run_inference
 from interpflow.studies.robustness.answers.judging import judge_answers
@@ -39,9 +34,7 @@ from interpflow.tables.documents import read_document
 logger = logging.getLogger("robustness")
 
 
-def run_robustness(
-    config: Config | Mapping[str, Any] | Path | str, directory: Path | str = "results"
-) -> dict[str, Any]:
+def run_robustness(config: AnyConfig, directory: Path | str = "results") -> dict[str, Any]:
     """Run the whole study and return its summary; tables land in `directory`/robustness.
 
     `config`: settings as in config.yaml, as a mapping, a path or parsed. The files equal those of
@@ -68,21 +61,9 @@ def run_robustness(
     return read_document(here / "summary.json", "robustness_summary")
 
 
-def _parsed(
-    config: Config | Mapping[str, Any] | Path | str,
-) -> tuple[Config, RobustnessSettings]:
-    """The settings, with all that is checked before a run of the workflow."""
-    settings = any_config(config)
-    if settings.robustness is None:
-        raise UserError("the robustness study is switched off", where="robustness",
-                        remedy="add `robustness: {}` to the config")  # fmt: skip
-    for name in settings.robustness_models():
-        check_source_files(model_source(name, settings.models[name]))
-    check_study(settings)
-    check_built_in_reward(settings)
-    check_roles(settings)
-    check_services(settings)
-    check_purchase(settings)
+def _parsed(config: AnyConfig) -> tuple[Config, RobustnessSettings]:
+    settings = checked_settings(config, "robustness", check_study, check_built_in_reward)
+    assert settings.robustness is not None
     if has_gold(settings) is False:
         logger.info("%s", NO_GOLD)
     return settings, settings.robustness
