@@ -87,7 +87,10 @@ def _model_costs(
     judging = study.judging
     if judging.plants:
         n_models = 1 + len(judging.plants) * judging.places
-        tokens = n_models * POLICY_PLANS * (texts.n_documents + texts.n_agent) * document
+        # Documents that are explored are run once for all runs; each test reads some of its own.
+        tests = len(judging.policies) * judging.seeds * agent.budget.confirmatory
+        documents = POLICY_PLANS * judging.n_explored + tests * judging.n_units
+        tokens = n_models * documents * judging.max_tokens
         costs.append(Cost("layer_surgery_judging", name, n_models, round(tokens), 0.1, memory))
     return costs
 
