@@ -92,4 +92,7 @@ def test_the_digest_depends_on_the_versions(monkeypatch: pytest.MonkeyPatch) -> 
     before = source_digest([])
     monkeypatch.setattr(code_version, "package_versions", lambda _names: {"torch": "0"})
     assert source_digest([]) != before
+
+
+def test_the_digest_of_the_measuring_code_is_sixteen_digits():
     assert len(measuring_code()) == 16

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from interpflow.errors import UserError
 from interpflow.stats.permutation import DEFAULT_RESAMPLES, permutation_p
@@ -20,6 +19,7 @@ from interpflow.stats.record import (
     undefined,
 )
 from interpflow.stats.representation import cosine_distance
+from interpflow.stats.signed_ranks import mid_ranks
 
 FloatArray = NDArray[np.float64]
 # Orders of up to this many blocks are all gone through: 9! = 362,880.
@@ -64,7 +64,7 @@ def influence_against_damage(
     counts: dict[str, Any] = {"n_units": n, "n_dropped": len(one) - n}
     if n < 3:
         return undefined(quantity, TOO_FEW_CLUSTERS, ci_level=level, family=family, **counts)
-    first, second = (_standardised(rankdata(part[kept])) for part in (one, two))
+    first, second = (_standardised(mid_ranks(part[kept])) for part in (one, two))
     if first is None or second is None:
         return undefined(quantity, NO_VARIATION, ci_level=level, family=family, **counts)
     rho = float(first @ second)

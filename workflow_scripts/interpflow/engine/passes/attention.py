@@ -21,6 +21,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from interpflow.engine.architecture import Architecture
+from interpflow.engine.passes import hooks
 from interpflow.engine.sites import ATTENTION_COMPONENTS as ATTENTION_COMPONENTS
 
 IMPLEMENTATION = "interpflow"
@@ -120,14 +121,15 @@ class AttentionPass:
 @contextmanager
 def attention_by(implementation: str, configs: Sequence[Any]) -> Iterator[None]:
     """Let models with these configurations use a registered attention; as before afterwards."""
-    former = [config._attn_implementation for config in configs]
-    try:
-        for config in configs:
-            config._attn_implementation = implementation
-        yield
-    finally:
-        for config, before in zip(configs, former):
-            config._attn_implementation = before
+    with hooks.TURN:
+        former = [config._attn_implementation for config in configs]
+        try:
+            for config in configs:
+                config._attn_implementation = implementation
+            yield
+        finally:
+            for config, before in zip(configs, former):
+                config._attn_implementation = before
 
 
 def attention_modules(architecture: Architecture) -> dict[nn.Module, int]:

@@ -71,14 +71,14 @@ def on_input(module: nn.Module, function: StateFunction) -> Any:
 
 
 # A pass changes the model for as long as it lasts: threads take turns.
-_TURN = threading.RLock()
+TURN = threading.RLock()
 
 
 @contextmanager
 def removed_afterwards() -> Iterator[list[Any]]:
     """A list for hook handles; ours, and only ours, are removed however the block is left."""
     handles: list[Any] = []
-    with _TURN:
+    with TURN:
         try:
             yield handles
         finally:
@@ -89,7 +89,7 @@ def removed_afterwards() -> Iterator[list[Any]]:
 @contextmanager
 def replaced_forwards(replacements: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Let modules run another `forward`; the former one is back however the block is left."""
-    with _TURN:
+    with TURN:
         former = {module: module.__dict__.get("forward") for module in replacements}
         try:
             for module, forward in replacements.items():
